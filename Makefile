@@ -1,0 +1,35 @@
+# Every target makes what it needs first: the virtual environment here, the toolchain in the user's cache.
+# Settings: TOOLCHAIN=build|<folder>, CLUSTER=<name>, KEEP=1.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+export VIRTFLOW_TOOLCHAIN := $(or $(TOOLCHAIN),build)
+export VIRTFLOW_CLUSTER := $(or $(CLUSTER),local)
+export VIRTFLOW_KEEP := $(or $(KEEP),0)
+
+.PHONY: e2e test up down status lint format
+
+e2e: .venv/ready
+	@$(BIN)/python -m virtflow e2e
+
+test: lint
+	@$(BIN)/python -m pytest tests
+
+up down status: .venv/ready
+	@$(BIN)/python -m virtflow $@
+
+lint: .venv/ready
+	@$(BIN)/python -m ruff check .
+	@$(BIN)/python -m ruff format --check .
+	@$(BIN)/python -m mypy
+
+format: .venv/ready
+	@$(BIN)/python -m ruff check --fix .
+	@$(BIN)/python -m ruff format .
+
+.venv/ready: pyproject.toml constraints.txt
+	@echo "Making the virtual environment"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,70 @@
+"""Tenants: a namespace, a user (a service account) and a role that says what it may do."""
+
+import asyncio
+from datetime import timedelta
+
+from temporalio import activity
+
+from activities.errors import gave_up, refusals_are_final
+from activities.heartbeat import heartbeating
+from virtflow.kube import Informer, KubeClient, Object
+from virtflow.kube.resources import NAMESPACES, ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS
+from workflows.models import Tenant, TenantOrder
+
+__all__ = ["Tenants"]
+
+TENANT_VERBS = ["get", "list", "create", "update"]
+ACCOUNT_LIMIT = timedelta(seconds=20)
+GONE_LIMIT = timedelta(seconds=90)
+
+
+class Tenants:
+    """Acts as the platform's administrator."""
+
+    def __init__(self, kube: KubeClient, namespaces: Informer, accounts: Informer) -> None:
+        self._kube = kube
+        self._namespaces = namespaces
+        self._accounts = accounts
+
+    @activity.defn
+    async def create_tenant(self, order: TenantOrder) -> Tenant:
+        """Make the tenant's objects, or bring them to this shape: a retry finds what the first try left."""
+        user, namespace = f"{order.name}-user", order.namespace
+        role = f"{order.name}-operator"
+        rules = [{"apiGroups": ["kubevirt.io"], "resources": ["virtualmachines"], "verbs": TENANT_VERBS}]
+        binding: Object = {
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role},
+            "subjects": [{"kind": "ServiceAccount", "name": user, "namespace": namespace}],
+        }
+
+        def named(name: str) -> Object:
+            return {"metadata": {"name": name, "labels": order.labels}}
+
+        with refusals_are_final():
+            await self._kube.apply(NAMESPACES, named(namespace))
+            await self._kube.apply(SERVICE_ACCOUNTS, named(user), namespace)
+            await self._kube.apply(ROLES, {**named(role), "rules": rules}, namespace)
+            await self._kube.apply(ROLE_BINDINGS, {**named(f"{order.name}-binding"), **binding}, namespace)
+        # Pods made before the namespace's default account is there are refused.
+        async with asyncio.timeout(ACCOUNT_LIMIT.total_seconds()):
+            await self._accounts.wait_for(namespace, "default", lambda account: account is not None)
+        return Tenant(order.name, namespace, user)
+
+    @activity.defn
+    async def delete_tenant(self, order: TenantOrder) -> None:
+        """Delete the namespace with all that is in it, and wait until it is gone."""
+        async with heartbeating():
+            with refusals_are_final():
+                await self._kube.delete(NAMESPACES, order.namespace)
+            try:
+                async with asyncio.timeout(GONE_LIMIT.total_seconds()):
+                    await self._namespaces.wait_for("", order.namespace, lambda namespace: namespace is None)
+            except TimeoutError:
+                raise gave_up(self._why_still_there(order.namespace)) from None
+
+    def _why_still_there(self, name: str) -> str:
+        namespace = self._namespaces.get("", name) or {}
+        conditions = namespace.get("status", {}).get("conditions", [])
+        said = "; ".join(condition["message"] for condition in conditions if condition["status"] == "True")
+        seconds = GONE_LIMIT.total_seconds()
+        return f"Namespace {name} is not gone {seconds:.0f} s after its deletion: {said or 'no reason given'}"

@@ -1,0 +1,75 @@
+"""What the cluster says of virtual machines, from one shared list and watch for each kind."""
+
+import asyncio
+
+from temporalio import activity
+
+from activities.errors import gave_up, refusals_are_final
+from activities.heartbeat import heartbeating
+from virtflow.kube import Informer, KubeClient, Object
+from virtflow.kube.resources import VMS
+from workflows.models import VirtualMachineRef, VirtualMachineState, VirtualMachineWait
+
+__all__ = ["VirtualMachines"]
+
+
+class VirtualMachines:
+    """Reads as the platform's administrator."""
+
+    def __init__(self, kube: KubeClient, machines: Informer, instances: Informer) -> None:
+        self._kube = kube
+        self._machines = machines
+        self._instances = instances
+
+    @activity.defn
+    async def await_running(self, wait: VirtualMachineWait) -> VirtualMachineState:
+        """Wait until this very machine's printableStatus is Running and it is ready; say why if it does not."""
+        machine = wait.machine
+
+        def runs(vm: Object | None) -> bool:
+            # The watch may not have shown the create yet: absence is no news. Another uid is another machine.
+            if vm is None or vm["metadata"]["uid"] != machine.uid:
+                return False
+            status = vm.get("status", {})
+            return status.get("printableStatus") == "Running" and bool(status.get("ready"))
+
+        async with heartbeating():
+            try:
+                async with asyncio.timeout(wait.within.total_seconds()):
+                    await self._machines.wait_for(machine.namespace, machine.name, runs)
+            except TimeoutError:
+                raise gave_up(self._why_not_running(wait)) from None
+        return self._state(machine)
+
+    @activity.defn
+    async def list_names(self, namespace: str) -> list[str]:
+        with refusals_are_final():
+            return [vm["metadata"]["name"] for vm in await self._kube.list(VMS, namespace)]
+
+    def _state(self, machine: VirtualMachineRef) -> VirtualMachineState:
+        vm = self._machines.get(machine.namespace, machine.name) or {}
+        vmi = self._instances.get(machine.namespace, machine.name) or {}
+        status, instance = vm.get("status", {}), vmi.get("status", {})
+        return VirtualMachineState(
+            printable_status=status.get("printableStatus", ""),
+            ready=bool(status.get("ready")),
+            phase=instance.get("phase", ""),
+            node=instance.get("nodeName", ""),
+        )
+
+    def _why_not_running(self, wait: VirtualMachineWait) -> str:
+        machine, state = wait.machine, self._state(wait.machine)
+        vm = self._machines.get(machine.namespace, machine.name)
+        vmi = self._instances.get(machine.namespace, machine.name) or {}
+        said = [
+            f"{condition['type']}={condition['status']} {condition.get('reason', '')}: {condition.get('message', '')}"
+            for obj in (vm or {}, vmi)
+            for condition in obj.get("status", {}).get("conditions", [])
+            if condition.get("message") or condition["status"] != "True"
+        ]
+        is_there = f"is {state.printable_status or 'without a status'}" if vm else "is not there"
+        return (
+            f"VirtualMachine {machine.namespace}/{machine.name} did not run within "
+            f"{wait.within.total_seconds():.0f} s: it {is_there}, its instance's phase is "
+            f"{state.phase or 'not set'}. {'; '.join(said)}"
+        ).strip()

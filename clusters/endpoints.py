@@ -1,0 +1,53 @@
+"""Where a running cluster's parts are: what every profile's `up` leaves behind, and all that tests need of it."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from virtflow.errors import VirtflowError
+
+__all__ = ["ClusterError", "Endpoints"]
+
+
+class ClusterError(VirtflowError):
+    """A cluster could not be brought up, reached or taken down."""
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Addresses and files of one cluster. Holds no secret: credentials stay in the files it names."""
+
+    name: str
+    kubevirt: str
+    """What plays KubeVirt here, for reports: a version, or that it is a stand-in."""
+    kubeconfig: Path
+    """Of the platform's administrator, who prepares tenants and reads evidence."""
+    ca_cert: Path
+    """The CA of the gateway's certificate."""
+    gateway_url: str
+    guests_url: str
+    """Front of the guests: `<guests_url>/namespaces/NS/virtualmachineinstancereplicasets/NAME/`."""
+    audit_log: Path
+    access_log: Path
+    temporal_address: str
+    temporal_ui: str
+
+    def save(self, file: Path) -> None:
+        file.write_text(json.dumps(dataclasses.asdict(self), default=str, indent=1) + "\n")
+
+    @classmethod
+    def load(cls, file: Path) -> Self:
+        """Raises ClusterError if no cluster left this file, or another version of virtflow did."""
+        try:
+            values: dict[str, Any] = json.loads(file.read_text())
+            for path in ("kubeconfig", "ca_cert", "audit_log", "access_log"):
+                values[path] = Path(values[path])
+            return cls(**values)
+        except FileNotFoundError:
+            raise ClusterError("No cluster is up. Type `make up` to start one.") from None
+        except (ValueError, TypeError, KeyError) as error:
+            raise ClusterError(
+                f"{file} is not what this version of virtflow writes ({error}). Type `make down`, then `make up`."
+            ) from error

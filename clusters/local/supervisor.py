@@ -1,0 +1,186 @@
+"""The processes beside Kubernetes, kept alive by supervisord.
+
+It starts them, restarts what dies (with a growing delay; after too many quick deaths it gives up and the
+process's last lines are shown), keeps their logs, and takes them all along when it ends.
+"""
+
+import configparser
+import os
+import shlex
+import subprocess
+import sys
+import time
+import xmlrpc.client
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import psutil
+from supervisor.xmlrpc import SupervisorTransport
+
+from clusters.endpoints import ClusterError
+
+__all__ = ["Program", "ProgramStatus", "Supervisor"]
+
+START_LIMIT = timedelta(seconds=30)
+STOP_LIMIT = timedelta(seconds=20)
+# sockaddr_un holds 107 bytes and supervisord adds ".<pid>" while it binds.
+LONGEST_SOCKET = 98
+
+
+@dataclass(frozen=True)
+class Program:
+    """A process to keep: its name, its command line, and what its environment holds beside ours."""
+
+    name: str
+    command: Sequence[str | Path]
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ProgramStatus:
+    name: str
+    state: str
+    """supervisord's word: RUNNING, STARTING, BACKOFF, FATAL, EXITED, STOPPED."""
+    pid: int | None
+    description: str
+
+
+class Supervisor:
+    """supervisord in one folder: supervisord.conf, its socket, its pid, and logs/<program>.log."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._socket = folder / "supervisor.sock"
+
+    def log(self, program: str) -> Path:
+        return self._folder / "logs" / f"{program}.log"
+
+    def start(self, programs: Sequence[Program]) -> None:
+        """Start supervisord and its programs; the ones that run already go on. Returns before they are ready."""
+        (self._folder / "logs").mkdir(parents=True, exist_ok=True)
+        if len(str(self._socket)) > LONGEST_SOCKET:
+            raise ClusterError(
+                f"The path of the supervisor's socket, {self._socket}, is longer than Unix allows. Set "
+                f"VIRTFLOW_STATE_HOME to a shorter folder and type the command again."
+            )
+        config = self._folder / "supervisord.conf"
+        with config.open("w") as file:
+            self._config(programs).write(file)
+        if self.pid() is None:
+            self._launch(config)
+        else:
+            rpc = self._rpc()
+            rpc.reloadConfig()
+            for state in self.states():
+                if state.state not in ("RUNNING", "STARTING"):
+                    rpc.startProcess(state.name, False)
+
+    def states(self) -> list[ProgramStatus]:
+        """Of all programs; nothing when supervisord is not running."""
+        if self.pid() is None:
+            return []
+        infos: Any = self._rpc().getAllProcessInfo()
+        return [
+            ProgramStatus(info["name"], info["statename"], info["pid"] or None, info["description"]) for info in infos
+        ]
+
+    def restart(self, program: str) -> None:
+        rpc = self._rpc()
+        rpc.stopProcess(program)
+        rpc.startProcess(program, False)
+
+    def check(self) -> bool:
+        """Whether all programs run. Raises ClusterError with the last lines of one that keeps dying."""
+        states = self.states()
+        for state in states:
+            if state.state in ("FATAL", "EXITED"):
+                raise ClusterError(
+                    f"{state.name} does not stay up ({state.state}: {state.description}). Its last lines:\n"
+                    f"{self._last_lines(state.name)}\nType `make down`, mend the cause, and type `make up` again."
+                )
+        return bool(states) and all(state.state == "RUNNING" for state in states)
+
+    def stop(self) -> None:
+        """End supervisord and all it started, and return when they are gone."""
+        pid = self.pid()
+        if pid is None:
+            return
+        supervisord = psutil.Process(pid)
+        family = [supervisord, *supervisord.children(recursive=True)]
+        supervisord.terminate()
+        _, alive = psutil.wait_procs(family, timeout=STOP_LIMIT.total_seconds())
+        for process in alive:
+            process.kill()
+        psutil.wait_procs(alive, timeout=STOP_LIMIT.total_seconds())
+
+    def pid(self) -> int | None:
+        try:
+            pid = int((self._folder / "supervisord.pid").read_text())
+            command = psutil.Process(pid).cmdline()
+        except (OSError, ValueError, psutil.Error):
+            return None
+        # A pid that survived in a stale file may be a stranger's by now.
+        return pid if str(self._folder / "supervisord.conf") in command else None
+
+    def _launch(self, config: Path) -> None:
+        # -m needs no script with a #! line, which a folder with a space in its name would break.
+        command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self._folder)
+        deadline = time.monotonic() + START_LIMIT.total_seconds()
+        while result.returncode == 0 and time.monotonic() < deadline:
+            try:
+                self._rpc().getState()
+            except OSError:
+                time.sleep(0.05)
+            else:
+                return
+        raise ClusterError(
+            f"supervisord did not start: {(result.stderr or result.stdout).strip() or 'it gave no reason'}. "
+            f"Its log is {self._folder / 'supervisord.log'}."
+        )
+
+    def _rpc(self) -> Any:
+        transport: Any = SupervisorTransport(serverurl=f"unix://{self._socket}")
+        return xmlrpc.client.ServerProxy("http://localhost", transport=transport).supervisor
+
+    def _last_lines(self, program: str) -> str:
+        log = self.log(program)
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        return "\n".join(f"  {line}" for line in lines[-15:]) or "  (it wrote nothing)"
+
+    def _config(self, programs: Sequence[Program]) -> configparser.RawConfigParser:
+        def quoted(text: object) -> str:
+            # supervisord expands %(…)s in every value.
+            return str(text).replace("%", "%%")
+
+        config = configparser.RawConfigParser()
+        config["unix_http_server"] = {"file": quoted(self._socket), "chmod": "0700"}
+        config["supervisord"] = {
+            "logfile": quoted(self._folder / "supervisord.log"),
+            "pidfile": quoted(self._folder / "supervisord.pid"),
+            "childlogdir": quoted(self._folder / "logs"),
+            **({"user": "root"} if os.geteuid() == 0 else {}),
+        }
+        config["rpcinterface:supervisor"] = {
+            "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
+        }
+        for program in programs:
+            environment = {"PYTHONUNBUFFERED": "1", **program.environment}
+            config[f"program:{program.name}"] = {
+                "command": quoted(shlex.join(str(part) for part in program.command)),
+                "environment": ",".join(f'{key}="{quoted(value)}"' for key, value in environment.items()),
+                "directory": quoted(self._folder),
+                "stdout_logfile": quoted(self.log(program.name)),
+                "redirect_stderr": "true",
+                "autorestart": "true",
+                # Longer than Python takes to import what may be broken: what dies later was running.
+                "startsecs": "3",
+                "startretries": "5",
+                "stopwaitsecs": "10",
+                "stopasgroup": "true",
+                "killasgroup": "true",
+            }
+        return config

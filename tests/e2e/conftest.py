@@ -1,0 +1,180 @@
+"""Glue between pytest-bdd and Temporal: one durable session for each scenario, one line for each step."""
+
+import hashlib
+import re
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+from pytest_bdd.parser import Feature, Step
+from pytest_bdd.parser import Scenario as GherkinScenario
+from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError
+from temporalio.workflow import UpdateMethodMultiParam
+
+from clusters.endpoints import Endpoints
+from tests.e2e.report import Report
+from tests.e2e.steps import *  # noqa: F403  pytest-bdd finds steps by name in the conftest
+from virtflow.worker import TASK_QUEUE, connect
+from workflows.models import ScenarioOrder
+from workflows.options import IDLE_TIMEOUT
+from workflows.scenario import Scenario
+
+Order = TypeVar("Order")
+Result = TypeVar("Result")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("virtflow")
+    group.addoption("--virtflow-endpoints", type=Path, help="endpoints.json of the cluster to test")
+    group.addoption("--virtflow-run", default="run", help="id of this run")
+    group.addoption("--virtflow-report", type=Path, help="folder of this run's report")
+
+
+class Session:
+    """The scenario's workflow, spoken to from synchronous steps."""
+
+    def __init__(self, portal: BlockingPortal, handle: WorkflowHandle[Any, list[str]], order: ScenarioOrder) -> None:
+        self._portal = portal
+        self._handle = handle
+        self._order = order
+        self._position = 0
+        self._text = ""
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """For everything this scenario makes."""
+        return self._order.labels
+
+    def namespace_of(self, tenant: str) -> str:
+        """The tenant's own namespace in this scenario: derived, so that a repeated step finds it."""
+        return f"{tenant}-{self._order.labels['virtflow.io/scenario']}"
+
+    def entered(self, step: Step) -> None:
+        """Which step speaks next: part of its update's id."""
+        self._position += 1
+        self._text = f"{step.keyword} {step.name} {step.docstring or ''} {step.datatable or ''}"
+
+    def ask(self, update: UpdateMethodMultiParam[[Any, Order], Result], order: Order) -> Result:
+        """Have the workflow do a step, and return its result; a repeated one returns what the first did."""
+        digest = hashlib.sha256(self._text.encode()).hexdigest()[:8]
+
+        async def execute() -> Result:
+            return await self._handle.execute_update(update, order, id=f"{self._position:03}-{digest}")
+
+        try:
+            return self._portal.call(execute)
+        except WorkflowUpdateFailedError as error:
+            raise AssertionError(root_cause(error)) from None
+
+    def end(self) -> list[str]:
+        """End the scenario: everything it made is undone. Returns what could not be."""
+
+        async def finish() -> list[str]:
+            await self._handle.signal(Scenario.end)
+            return await self._handle.result()
+
+        return self._portal.call(finish)
+
+
+def root_cause(error: BaseException) -> str:
+    """The activity's own words, without the layers a workflow wraps them in."""
+    while isinstance(error, (WorkflowUpdateFailedError, ChildWorkflowError, ActivityError)) and error.cause:
+        error = error.cause
+    return error.message if isinstance(error, ApplicationError) else str(error)
+
+
+@pytest.fixture(scope="session")
+def portal() -> Iterator[BlockingPortal]:
+    with start_blocking_portal() as portal:
+        yield portal
+
+
+@pytest.fixture(scope="session")
+def endpoints(pytestconfig: pytest.Config) -> Endpoints:
+    file: Path | None = pytestconfig.getoption("--virtflow-endpoints")
+    if file is None:
+        pytest.exit("These are run by `virtflow e2e`, which brings up the cluster they need.", returncode=4)
+    return Endpoints.load(file)
+
+
+@pytest.fixture(scope="session")
+def temporal(portal: BlockingPortal, endpoints: Endpoints) -> Client:
+    return portal.call(connect, endpoints)
+
+
+@pytest.fixture
+def session(
+    request: pytest.FixtureRequest, portal: BlockingPortal, temporal: Client, pytestconfig: pytest.Config
+) -> Iterator[Session]:
+    scenario: GherkinScenario = request.node.obj.__scenario__
+    run_id: str = pytestconfig.getoption("--virtflow-run")
+    workflow_id = f"{run_id}/{slug(scenario.feature.name or '')}/{slug(request.node.name)}"
+    order = ScenarioOrder(
+        run_id=run_id,
+        feature=scenario.feature.name or "",
+        scenario=scenario.name,
+        labels={
+            "virtflow.io/run": run_id,
+            "virtflow.io/scenario": hashlib.sha256(workflow_id.encode()).hexdigest()[:8],
+        },
+        idle_timeout=IDLE_TIMEOUT,
+    )
+
+    async def start() -> WorkflowHandle[Any, list[str]]:
+        return await temporal.start_workflow(Scenario.run, order, id=workflow_id, task_queue=TASK_QUEUE)
+
+    session = Session(portal, portal.call(start), order)
+    yield session
+    left = session.end()
+    assert not left, "Cleanup left something behind: " + "; ".join(left)
+
+
+def slug(text: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+# What happens, as it happens
+
+report_key = pytest.StashKey[Report]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[report_key] = Report(config.getoption("--virtflow-run"), config.getoption("--virtflow-report"))
+
+
+def pytest_bdd_before_scenario(request: pytest.FixtureRequest, feature: Feature, scenario: GherkinScenario) -> None:
+    request.config.stash[report_key].scenario_starts(feature.name or "", scenario.name)
+
+
+def pytest_bdd_before_step(request: pytest.FixtureRequest, step: Step) -> None:
+    session: Session = request.getfixturevalue("session")
+    session.entered(step)
+    request.config.stash[report_key].step_starts(f"{step.keyword} {step.name}", time.monotonic())
+
+
+def pytest_bdd_after_step(request: pytest.FixtureRequest) -> None:
+    request.config.stash[report_key].step_ends(time.monotonic(), None)
+
+
+def pytest_bdd_step_error(request: pytest.FixtureRequest, exception: Exception) -> None:
+    request.config.stash[report_key].step_ends(time.monotonic(), str(exception))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    outcome = yield
+    item.config.stash[report_key].scenario_reports(outcome)
+    return outcome
+
+
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+    # The steps were printed as they happened: no dots between them.
+    return (report.outcome if report.when == "call" else "", "", "") if report.passed else None
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    session.config.stash[report_key].write()

@@ -1,0 +1,105 @@
+"""What a run says: a line for each step as it ends, and a summary in Markdown when all is over."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from virtflow.terminal import console
+
+__all__ = ["Report"]
+
+
+@dataclass
+class StepRecord:
+    text: str
+    took: timedelta
+    error: str | None
+
+
+@dataclass
+class ScenarioRecord:
+    feature: str
+    name: str
+    steps: list[StepRecord] = field(default_factory=list)
+    outcome: str = "passed"
+    problem: str = ""
+    took: timedelta = timedelta()
+
+
+class Report:
+    """Collects what the hooks tell it. With no folder it only prints."""
+
+    def __init__(self, run_id: str, folder: Path | None) -> None:
+        self._run_id = run_id
+        self._folder = folder
+        self._scenarios: list[ScenarioRecord] = []
+        self._step = ("", 0.0)
+
+    def scenario_starts(self, feature: str, name: str) -> None:
+        if not self._scenarios or self._scenarios[-1].feature != feature:
+            console.print(f"\n[bold]Feature: {_escaped(feature)}[/]")
+        console.print(f"\n  [bold]Scenario: {_escaped(name)}[/]")
+        self._scenarios.append(ScenarioRecord(feature, name))
+
+    def step_starts(self, text: str, now: float) -> None:
+        self._step = text, now
+
+    def step_ends(self, now: float, error: str | None) -> None:
+        text, began = self._step
+        step = StepRecord(text, timedelta(seconds=now - began), error)
+        self._scenarios[-1].steps.append(step)
+        mark = "[red]✗[/]" if error else "[green]✓[/]"
+        console.print(f"    {mark} {_escaped(text)} [dim]{_seconds(step.took)}[/]")
+        if error:
+            console.print("      " + error.replace("\n", "\n      "), style="red", markup=False)
+
+    def scenario_reports(self, report: pytest.TestReport) -> None:
+        """The outcome of a test's setup, call or teardown: the scenario's own, whichever part fails."""
+        if not self._scenarios:
+            return
+        scenario = self._scenarios[-1]
+        scenario.took += timedelta(seconds=report.duration)
+        if report.failed:
+            scenario.outcome = "failed"
+            scenario.problem = scenario.problem or f"{report.when}: {_last_line(report.longreprtext)}"
+            if report.when == "teardown":
+                console.print(f"    [red]✗ cleanup[/] {_escaped(_last_line(report.longreprtext))}")
+
+    def write(self) -> None:
+        if self._folder is None:
+            return
+        passed = sum(scenario.outcome == "passed" for scenario in self._scenarios)
+        lines = [f"# Run {self._run_id}", "", f"{passed} of {len(self._scenarios)} scenarios passed.", ""]
+        feature = None
+        for scenario in self._scenarios:
+            if scenario.feature != feature:
+                feature = scenario.feature
+                lines += [f"## {feature}", ""]
+            lines += [f"### {_mark(scenario.outcome == 'passed')} {scenario.name} ({_seconds(scenario.took)})", ""]
+            for step in scenario.steps:
+                lines.append(f"- {_mark(step.error is None)} {step.text} ({_seconds(step.took)})")
+                if step.error:
+                    lines += ["", "  ```", *(f"  {line}" for line in step.error.splitlines()), "  ```", ""]
+            if scenario.problem and all(step.error is None for step in scenario.steps):
+                lines += ["", f"  {scenario.problem}"]
+            lines.append("")
+        (self._folder / "summary.md").write_text("\n".join(lines))
+
+
+def _mark(good: bool) -> str:
+    return "✓" if good else "✗"
+
+
+def _seconds(took: timedelta) -> str:
+    return f"{took.total_seconds():.2f}s"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("[", "\\[")
+
+
+def _last_line(text: str) -> str:
+    lines = [line for line in text.splitlines() if line.strip()]
+    return lines[-1].removeprefix("E").strip() if lines else ""

@@ -1,0 +1,150 @@
+"""The steps a feature can use. They read like the feature; the work is the workflow's."""
+
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from pytest_bdd import given, parsers, then, when
+
+from workflows.models import (
+    Bearer,
+    GatewayAnswer,
+    GatewayRequest,
+    Tenant,
+    TenantOrder,
+    Verb,
+    VirtualMachineCreated,
+    VirtualMachineOrder,
+)
+from workflows.scenario import Scenario
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Session
+
+MANIFESTS = Path(__file__).parents[2] / "features" / "manifests"
+RUNNING_WITHIN = timedelta(seconds=60)
+
+
+@dataclass
+class World:
+    """What the steps of one scenario tell each other."""
+
+    tenants: dict[str, Tenant] = field(default_factory=dict)
+    answer: GatewayAnswer | None = None
+    created: VirtualMachineCreated | None = None
+
+    def last_answer(self) -> GatewayAnswer:
+        assert self.answer is not None, "No request was made to the gateway before this step."
+        return self.answer
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@given(parsers.parse('the tenant "{name}"'))
+def a_tenant(session: "Session", world: World, name: str) -> None:
+    order = TenantOrder(name, session.namespace_of(name), session.labels)
+    world.tenants[name] = session.ask(Scenario.create_tenant, order)
+
+
+@given(parsers.parse('"{tenant}" has the running virtual machine of "{manifest}"'))
+def a_running_virtual_machine(session: "Session", world: World, tenant: str, manifest: str) -> None:
+    create_virtual_machine(session, world, tenant, manifest)
+    assert world.last_answer().code == 201, world.last_answer().message
+
+
+@when(parsers.parse('"{tenant}" creates the virtual machine of "{manifest}"'))
+def create_virtual_machine(session: "Session", world: World, tenant: str, manifest: str) -> None:
+    order = VirtualMachineOrder(
+        world.tenants[tenant], (MANIFESTS / manifest).read_text(), session.labels, RUNNING_WITHIN
+    )
+    world.created = session.ask(Scenario.create_virtual_machine, order)
+    world.answer = world.created.answer
+
+
+@when(parsers.parse('"{tenant}" creates the virtual machine of "{manifest}" in the namespace of "{other}"'))
+def create_elsewhere(session: "Session", world: World, tenant: str, manifest: str, other: str) -> None:
+    request = GatewayRequest(
+        world.tenants[tenant],
+        Verb.CREATE,
+        manifest=(MANIFESTS / manifest).read_text(),
+        namespace=world.tenants[other].namespace,
+        labels=session.labels,
+    )
+    world.answer = session.ask(Scenario.request_gateway, request)
+
+
+@when(parsers.parse('somebody lists the virtual machines of "{tenant}" with a token that nobody issued'))
+def list_with_nobodys_token(session: "Session", world: World, tenant: str) -> None:
+    request = GatewayRequest(world.tenants[tenant], Verb.LIST, bearer=Bearer.NOBODY)
+    world.answer = session.ask(Scenario.request_gateway, request)
+
+
+@when(parsers.parse('"{tenant}" deletes the virtual machine "{name}"'))
+def delete_virtual_machine(session: "Session", world: World, tenant: str, name: str) -> None:
+    request = GatewayRequest(world.tenants[tenant], Verb.DELETE, name=name)
+    world.answer = session.ask(Scenario.request_gateway, request)
+
+
+@then(parsers.parse("the gateway answers {code:d}"))
+def gateway_answers(world: World, code: int) -> None:
+    answer = world.last_answer()
+    assert answer.code == code, f"The gateway answered {answer.code}, not {code}: {answer.message}"
+
+
+@then(parsers.parse('the gateway answers {code:d} "{reason}"'))
+def gateway_answers_reason(world: World, code: int, reason: str) -> None:
+    gateway_answers(world, code)
+    answer = world.last_answer()
+    assert answer.reason == reason, f"The gateway's reason is {answer.reason!r}, not {reason!r}: {answer.message}"
+
+
+@then(parsers.parse('the answer says "{words}"'))
+def answer_says(world: World, words: str) -> None:
+    message = world.last_answer().message
+    assert words in message, f"The answer does not say so. It says: {message}"
+
+
+@then(parsers.parse('the answer warns "{words}"'))
+def answer_warns(world: World, words: str) -> None:
+    warnings = world.last_answer().warnings
+    assert any(words in warning for warning in warnings), f"The answer does not warn so. Its warnings: {warnings}"
+
+
+@then(parsers.parse("the virtual machine runs within {seconds:d} seconds"))
+def virtual_machine_runs(world: World, seconds: int) -> None:
+    created = world.created
+    assert created is not None, "No virtual machine was created before this step."
+    assert created.state is not None, f"It was refused: {created.answer.message}"
+    assert created.state.printable_status == "Running", created.state
+    assert created.state.ready, created.state
+    assert created.state.phase == "Running", created.state
+    last = created.arrows[-1]
+    assert last.after is not None, "The audit log holds no write that says the virtual machine is running."
+    assert last.after <= timedelta(seconds=seconds), f"It took {last.after.total_seconds():.1f} s."
+
+
+@then("each arrow of the create sequence is in the audit log, by its own actor and in order")
+def create_sequence_observed(world: World) -> None:
+    assert world.created is not None, "No virtual machine was created before this step."
+    missing = [
+        f"{arrow.number} {arrow.title} by {arrow.actor}" for arrow in world.created.arrows if not arrow.observed
+    ]
+    assert world.created.arrows, "No sequence was observed."
+    assert not missing, f"Not in the audit log, or not after the arrow before it: {'; '.join(missing)}"
+
+
+@then(parsers.parse('"{tenant}" has no virtual machine'))
+def has_no_virtual_machine(session: "Session", world: World, tenant: str) -> None:
+    names = session.ask(Scenario.list_virtual_machines, world.tenants[tenant].namespace)
+    assert names == [], f"{tenant} has {', '.join(names)}."
+
+
+@then(parsers.parse('"{tenant}" has the virtual machine "{name}"'))
+def has_virtual_machine(session: "Session", world: World, tenant: str, name: str) -> None:
+    names = session.ask(Scenario.list_virtual_machines, world.tenants[tenant].namespace)
+    assert name in names, f"{tenant} has {', '.join(names) or 'none'}."

@@ -1,0 +1,3 @@
+from virtflow.cli import main
+
+main()

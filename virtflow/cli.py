@@ -1,0 +1,108 @@
+"""The command line: `virtflow up | status | logs | down | e2e`."""
+
+import logging
+import os
+import sys
+from typing import Annotated, NoReturn
+
+import typer
+from rich.table import Table
+
+from virtflow.errors import VirtflowError
+from virtflow.settings import Settings
+from virtflow.terminal import console
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="End-to-end tests of multi-tenant KubeVirt as durable workflows.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.command()
+def up() -> None:
+    """Bring the local cluster up: Kubernetes, KubeVirt's stand-in, the IAM gateway, Temporal, a worker."""
+    from clusters.local import LocalCluster
+
+    endpoints = LocalCluster(Settings()).up()
+    console.print(f"\nCluster {endpoints.name} is up. KubeVirt: {endpoints.kubevirt}", markup=False)
+    console.print(f"  export KUBECONFIG='{endpoints.kubeconfig}'", markup=False)
+    console.print(f"  IAM gateway   {endpoints.gateway_url}")
+    console.print(f"  Temporal UI   {endpoints.temporal_ui}")
+
+
+@app.command()
+def status() -> None:
+    """Show each process of the local cluster."""
+    from clusters.local import LocalCluster
+
+    cluster = LocalCluster(Settings())
+    cluster.endpoints()
+    table = Table("COMPONENT", "STATE", "PID", "LOG", box=None, pad_edge=False)
+    table.columns[3].overflow = "fold"
+    components = cluster.status()
+    for component in components:
+        table.add_row(component.name, component.state, str(component.pid or ""), str(component.log))
+    console.print(table)
+    if any(component.state != "RUNNING" for component in components):
+        raise typer.Exit(1)
+
+
+@app.command()
+def logs(component: Annotated[str, typer.Argument(help="As `virtflow status` names it.")]) -> None:
+    """Print the log of one component."""
+    from clusters.local import LocalCluster
+
+    with LocalCluster(Settings()).log(component).open(errors="replace") as lines:
+        for line in lines:
+            sys.stdout.write(line)
+
+
+@app.command()
+def down() -> None:
+    """Stop the local cluster and remove all it left."""
+    from clusters.local import LocalCluster
+    from virtflow.terminal import phase
+
+    cluster = LocalCluster(Settings())
+    with phase(f"Taking down cluster {cluster.name}"):
+        cluster.down()
+
+
+@app.command()
+def e2e(
+    keep: Annotated[bool, typer.Option(help="Leave the cluster up afterwards.")] = False,
+    feature: Annotated[str, typer.Option(help="Only scenarios whose feature or name holds this.")] = "",
+) -> None:
+    """Run the features against the local cluster, which is brought up and taken down if it is not up."""
+    from virtflow.run import run_features
+
+    settings = Settings()
+    raise typer.Exit(run_features(settings, keep=keep or settings.keep, only=feature))
+
+
+def main() -> NoReturn:
+    """Run the command line and leave with its exit code.
+
+    By `os._exit`, because a process that holds a Temporal client now and then crashes while the interpreter
+    shuts down, after all was done, and CI would read that crash as the result.
+    """
+    code = _run()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    logging.shutdown()
+    os._exit(code)
+
+
+def _run() -> int:
+    try:
+        app()
+    except SystemExit as end:
+        return int(end.code or 0)
+    except VirtflowError as error:
+        console.print(f"\n{error}", style="red", markup=False)
+        return 1
+    return 0

@@ -1,0 +1,229 @@
+"""An asynchronous client of the kube-apiserver that speaks plain JSON.
+
+It is the official client's own transport (`kubernetes.aio`: kubeconfig, TLS, connection pool) without its
+generated models: a custom resource has none, and decoding thousands of pods into model objects costs more
+than the requests do. Watches come from `virtflow.kube.informer`.
+"""
+
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, Self
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from virtflow.kube.resources import SERVICE_ACCOUNTS, Object, Resource
+
+__all__ = ["KubeClient", "KubeError", "Response"]
+
+REQUEST_TIMEOUT = timedelta(seconds=30)
+PATCH_TYPES = {
+    "merge": "application/merge-patch+json",
+    "json": "application/json-patch+json",
+    "strategic": "application/strategic-merge-patch+json",
+    "apply": "application/apply-patch+yaml",
+}
+
+
+class KubeError(Exception):
+    """The kube-apiserver said no: `status` is the Status object it answered with, whole."""
+
+    def __init__(self, code: int, status: Object, request: str) -> None:
+        self.code = code
+        self.status = status
+        self.reason: str = status.get("reason") or ""
+        self.message: str = status.get("message") or ""
+        super().__init__(f"{request}: {code} {self.reason}: {self.message}")
+
+
+@dataclass(frozen=True)
+class Response:
+    """An answer as it came: its code, its decoded body, and the `Warning` headers beside it."""
+
+    code: int
+    body: Object
+    warnings: list[str] = field(default_factory=list)
+
+
+class KubeClient:
+    """Requests of one identity to one kube-apiserver. Use as `async with await KubeClient.connect(path)`."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._api = api
+
+    @classmethod
+    async def connect(cls, kubeconfig: Path, agent: str = "virtflow") -> Self:
+        """Read a kubeconfig's current context; `agent` is the name in the audit log. Opens no connection yet."""
+        configuration = client.Configuration()
+        # The default of 100 would queue a watch behind a burst of creates, and a starved watch looks like a hang.
+        configuration.connection_pool_maxsize = 1000
+        await config.load_kube_config(str(kubeconfig), client_configuration=configuration)
+        api = client.ApiClient(configuration)
+        api.user_agent = agent
+        return cls(api)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        await self._api.close()
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: timedelta = REQUEST_TIMEOUT,
+    ) -> Response:
+        """Send one request and return whatever was answered, refusals included.
+
+        Raises `aiohttp.ClientError`, `OSError` or `TimeoutError` when there was no answer.
+        """
+        response = await self._open(method, path, body, query, headers, timeout)
+        try:
+            text = await response.read()
+        finally:
+            response.release()
+        try:
+            decoded = json.loads(text) if text else {}
+        except ValueError:
+            decoded = {
+                "kind": "Status",
+                "message": text.decode(errors="replace").strip(),
+                "code": response.status,
+            }
+        return Response(response.status, decoded, response.headers.getall("Warning", []))
+
+    async def request(self, method: str, path: str, **kwargs: Any) -> Object:
+        """`send`, but a refusal is raised as `KubeError`."""
+        response = await self.send(method, path, **kwargs)
+        if response.code >= 400:
+            raise KubeError(response.code, response.body, f"{method} {path}")
+        return response.body
+
+    async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Object:
+        return await self.request("GET", resource.path(namespace, name))
+
+    async def list(
+        self, resource: Resource, namespace: str | None = None, *, selector: str | None = None
+    ) -> list[Object]:
+        query = {"labelSelector": selector} if selector else None
+        answer = await self.request("GET", resource.path(namespace), query=query)
+        return list(answer["items"])
+
+    async def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object:
+        body = {"apiVersion": resource.api_version, "kind": resource.kind, **body}
+        return await self.request("POST", resource.path(namespace), body=body)
+
+    async def create_token(
+        self, namespace: str, account: str, lifetime: timedelta, *, audiences: Sequence[str] = ()
+    ) -> str:
+        """A service account's token, from the TokenRequest API. For the apiserver itself if no audience is named."""
+        spec: Object = {"expirationSeconds": int(lifetime.total_seconds())}
+        if audiences:
+            spec["audiences"] = list(audiences)
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        answer = await self.request("POST", SERVICE_ACCOUNTS.path(namespace, account, "token"), body=body)
+        return str(answer["status"]["token"])
+
+    async def replace(self, resource: Resource, body: Object, *, subresource: str | None = None) -> Object:
+        """Put an object back; 409 if someone else wrote it since its resourceVersion."""
+        meta = body["metadata"]
+        path = resource.path(meta.get("namespace"), meta["name"], subresource)
+        return await self.request("PUT", path, body=body)
+
+    async def patch(
+        self,
+        resource: Resource,
+        name: str,
+        patch: object,
+        namespace: str | None = None,
+        *,
+        kind: Literal["merge", "json", "strategic"] = "merge",
+        subresource: str | None = None,
+    ) -> Object:
+        path = resource.path(namespace, name, subresource)
+        return await self.request("PATCH", path, body=patch, headers={"Content-Type": PATCH_TYPES[kind]})
+
+    async def apply(self, resource: Resource, body: Object, namespace: str | None = None) -> Object:
+        """Server-side apply: create the object or bring it to this shape; the same call twice changes nothing."""
+        body = {"apiVersion": resource.api_version, "kind": resource.kind, **body}
+        return await self.request(
+            "PATCH",
+            resource.path(namespace, body["metadata"]["name"]),
+            body=body,
+            query={"fieldManager": "virtflow", "force": "true"},
+            headers={"Content-Type": PATCH_TYPES["apply"]},
+        )
+
+    async def delete(
+        self,
+        resource: Resource,
+        name: str,
+        namespace: str | None = None,
+        *,
+        uid: str | None = None,
+        propagation: Literal["Background", "Foreground", "Orphan"] | None = None,
+    ) -> None:
+        """Ask for an object's end; with `uid`, only of that very object. An object that is gone is fine."""
+        options: Object = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        if uid:
+            options["preconditions"] = {"uid": uid}
+        if propagation:
+            options["propagationPolicy"] = propagation
+        try:
+            await self.request("DELETE", resource.path(namespace, name), body=options)
+        except KubeError as error:
+            if error.code != 404:
+                raise
+
+    async def stream(self, path: str, query: Mapping[str, str], timeout: timedelta) -> AsyncGenerator[Object, None]:
+        """The lines of a watch, until the server or `timeout` ends it."""
+        response = await self._open("GET", path, None, query, None, timeout)
+        try:
+            if response.status >= 400:
+                status = json.loads(await response.read() or b"{}")
+                raise KubeError(response.status, status, f"WATCH {path}")
+            async for line in response.content:
+                yield json.loads(line)
+        finally:
+            # close, not release: the rest of a watch must not be drained before the connection is reused.
+            response.close()
+
+    async def _open(
+        self,
+        method: str,
+        path: str,
+        body: object,
+        query: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+        timeout: timedelta,
+    ) -> aiohttp.ClientResponse:
+        all_headers: dict[str, str] = {
+            "Accept": "application/json",
+            "User-Agent": self._api.user_agent,
+            **(headers or {}),
+        }
+        await self._api.update_params_for_auth(all_headers, [], ["BearerToken"], path, method, body)
+        url = self._api.configuration.host.rstrip("/") + path
+        if query:
+            url += "?" + urlencode(query)
+        answer = await self._api.rest_client.request(
+            method,
+            url,
+            headers=all_headers,
+            body=body,
+            _request_timeout=aiohttp.ClientTimeout(total=timeout.total_seconds()),
+        )
+        response: aiohttp.ClientResponse = answer.response
+        return response

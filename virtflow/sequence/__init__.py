@@ -1,0 +1,1 @@
+"""The sequence diagram beside its evidence."""

@@ -1,0 +1,36 @@
+"""What a user can set, from the environment: every field is read from `VIRTFLOW_<FIELD>`."""
+
+import os
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+__all__ = ["Settings"]
+
+
+def _xdg(variable: str, default: str) -> Path:
+    return Path(os.environ.get(variable) or Path.home() / default) / "virtflow"
+
+
+class Settings(BaseSettings):
+    """The command line's options override these."""
+
+    model_config = SettingsConfigDict(env_prefix="VIRTFLOW_")
+
+    cluster: str = "local"
+    """Name of the local cluster; clusters of different names live side by side."""
+
+    toolchain: str = "build"
+    """`build`: compile the pinned upstream programs once; or a folder that holds them."""
+
+    nodes: int = 3
+    """kwok nodes of a new cluster."""
+
+    keep: bool = False
+    """Leave what `virtflow e2e` started up when it ends."""
+
+    state_home: Path = _xdg("XDG_STATE_HOME", ".local/state")
+    """Where clusters keep their state. Short, because it holds Unix sockets (107 bytes at most)."""
+
+    cache_home: Path = _xdg("XDG_CACHE_HOME", ".cache")
+    """Where the toolchain is kept, shared by all checkouts."""

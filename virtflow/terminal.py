@@ -1,0 +1,42 @@
+"""Progress for people: ` ✓ phase 1.2s` lines, with a live clock on a terminal and plain text elsewhere."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console
+
+__all__ = ["console", "phase"]
+
+console = Console(highlight=False, soft_wrap=True)
+PLAIN_EVERY = 30.0
+
+
+@contextlib.contextmanager
+def phase(title: str) -> Iterator[Callable[[str], None]]:
+    """Print the phase when it ends, with its mark and duration; yields a function that shows a detail meanwhile.
+
+    On a terminal the detail is redrawn in place; elsewhere (CI) it is printed at most every 30 seconds.
+    """
+    start = time.monotonic()
+    printed = start
+
+    def seconds() -> str:
+        return f"{time.monotonic() - start:.1f}s"
+
+    def show(detail: str) -> None:
+        nonlocal printed
+        if status is not None:
+            status.update(f"{title} [dim]{detail} {seconds()}[/]")
+        elif time.monotonic() - printed >= PLAIN_EVERY:
+            printed = time.monotonic()
+            console.print(f" … {title}: {detail} ({seconds()})", markup=False)
+
+    status = console.status(title) if console.is_terminal else None
+    try:
+        with status or contextlib.nullcontext():
+            yield show
+    except BaseException:
+        console.print(f" [red]✗[/] {title} [dim]{seconds()}[/]")
+        raise
+    console.print(f" [green]✓[/] {title} [dim]{seconds()}[/]")

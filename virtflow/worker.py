@@ -1,0 +1,75 @@
+"""The Temporal worker: runs workflows and activities against one cluster. `python -m virtflow.worker FILE`."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+from pathlib import Path
+
+import aiohttp
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Worker
+
+from activities.evidence import Evidence
+from activities.gateway import Gateway
+from activities.tenants import Tenants
+from activities.virtual_machines import VirtualMachines
+from clusters.endpoints import Endpoints
+from virtflow.kube import Informer, KubeClient
+from virtflow.kube.resources import NAMESPACES, SERVICE_ACCOUNTS, VMIS, VMS
+from workflows.create_vm import CreateVirtualMachine
+from workflows.scenario import Scenario
+
+__all__ = ["TASK_QUEUE", "WORKFLOWS", "connect", "main"]
+
+TASK_QUEUE = "virtflow"
+WORKFLOWS = [CreateVirtualMachine, Scenario]
+
+
+async def connect(endpoints: Endpoints) -> Client:
+    """A Temporal client whose payloads are typed: dataclasses, timedeltas and enums survive the way."""
+    return await Client.connect(endpoints.temporal_address, data_converter=pydantic_data_converter)
+
+
+async def run(endpoints: Endpoints) -> None:
+    """Work until SIGTERM or SIGINT; then let running activities finish or be cancelled, and leave."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        kube = await stack.enter_async_context(await KubeClient.connect(endpoints.kubeconfig))
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        informers = {resource: Informer(kube, resource) for resource in (NAMESPACES, SERVICE_ACCOUNTS, VMS, VMIS)}
+        for informer in informers.values():
+            await stack.enter_async_context(informer.running())
+        tenants = Tenants(kube, informers[NAMESPACES], informers[SERVICE_ACCOUNTS])
+        gateway = Gateway(kube, http, endpoints)
+        machines = VirtualMachines(kube, informers[VMS], informers[VMIS])
+        evidence = Evidence(endpoints.audit_log)
+        worker = Worker(
+            await connect(endpoints),
+            task_queue=TASK_QUEUE,
+            workflows=WORKFLOWS,
+            activities=[
+                tenants.create_tenant,
+                tenants.delete_tenant,
+                gateway.send,
+                machines.await_running,
+                machines.list_names,
+                evidence.observe_create_sequence,
+            ],
+        )
+        await stack.enter_async_context(worker)
+        logging.getLogger(__name__).info("working on %s for cluster %s", TASK_QUEUE, endpoints.name)
+        await stop.wait()
+
+
+def main() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    asyncio.run(run(Endpoints.load(Path(sys.argv[1]))))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,49 @@
+"""Arrows 1 to 11: a tenant creates a virtual machine, and it runs."""
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from activities.evidence import Evidence
+    from activities.gateway import Gateway
+    from activities.virtual_machines import VirtualMachines
+
+from workflows.models import (
+    GatewayRequest,
+    Verb,
+    VirtualMachineCreated,
+    VirtualMachineOrder,
+    VirtualMachineRef,
+    VirtualMachineWait,
+)
+from workflows.options import QUICK, READ, waiting
+
+__all__ = ["CreateVirtualMachine"]
+
+
+@workflow.defn
+class CreateVirtualMachine:
+    """A refusal is an answer like another: whether it was wanted is for the scenario to say."""
+
+    @workflow.run
+    async def run(self, order: VirtualMachineOrder) -> VirtualMachineCreated:
+        # 1-4: the tenant's request, through the gateway's review, admitted and stored
+        answer = await workflow.execute_activity_method(
+            Gateway.send,
+            GatewayRequest(order.tenant, Verb.CREATE, manifest=order.manifest, labels=order.labels),
+            **QUICK,
+        )
+        if answer.code != 201:
+            return VirtualMachineCreated(answer)
+        meta = answer.body["metadata"]
+        machine = VirtualMachineRef(meta["namespace"], meta["name"], meta["uid"])
+
+        # 5-11: the controllers, the scheduler and the node make it run
+        state = await workflow.execute_activity_method(
+            VirtualMachines.await_running,
+            VirtualMachineWait(machine, order.running_within),
+            **waiting(order.running_within),
+        )
+
+        # and the proof of each
+        arrows = await workflow.execute_activity_method(Evidence.observe_create_sequence, machine, **READ)
+        return VirtualMachineCreated(answer, machine, state, arrows)

@@ -1,0 +1,50 @@
+"""How long things may take and how often they are tried: every time-out and retry policy, in one place."""
+
+from datetime import timedelta
+
+from temporalio.common import RetryPolicy
+from temporalio.workflow import ActivityConfig
+
+__all__ = ["CLEAN_UP", "IDLE_TIMEOUT", "QUICK", "READ", "waiting"]
+
+IDLE_TIMEOUT = timedelta(minutes=10)
+"""A scenario nobody speaks to for this long undoes what it made: its test runner is gone."""
+
+# Refusals are not retried (activities raise them as non-retryable); what is retried is a server that is away.
+_RETRY = RetryPolicy(
+    initial_interval=timedelta(milliseconds=200),
+    backoff_coefficient=2.0,
+    maximum_interval=timedelta(seconds=5),
+)
+
+QUICK = ActivityConfig(
+    start_to_close_timeout=timedelta(seconds=30),
+    schedule_to_close_timeout=timedelta(minutes=2),
+    retry_policy=_RETRY,
+)
+"""A request or a few."""
+
+READ = ActivityConfig(
+    start_to_close_timeout=timedelta(seconds=30),
+    schedule_to_close_timeout=timedelta(seconds=90),
+    retry_policy=_RETRY,
+)
+"""Reading evidence."""
+
+CLEAN_UP = ActivityConfig(
+    start_to_close_timeout=timedelta(minutes=2),
+    schedule_to_close_timeout=timedelta(minutes=10),
+    heartbeat_timeout=timedelta(seconds=20),
+    retry_policy=_RETRY,
+)
+"""Deleting, and waiting until it is gone. Tried for long: what it leaves, somebody else has to find."""
+
+
+def waiting(limit: timedelta) -> ActivityConfig:
+    """A wait for a condition that must come true within `limit`, on however many workers it takes."""
+    return ActivityConfig(
+        start_to_close_timeout=limit + timedelta(seconds=10),
+        schedule_to_close_timeout=limit + timedelta(seconds=30),
+        heartbeat_timeout=timedelta(seconds=20),
+        retry_policy=_RETRY,
+    )

@@ -1,0 +1,117 @@
+"""One Gherkin scenario as a durable session.
+
+Each step is an update with an id of its own, so a step that is repeated after a crash returns what the first
+one returned. The session owns the cleanup: it undoes everything when it is ended, is cancelled, or nobody has
+spoken to it for `idle_timeout`.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from activities.gateway import Gateway
+    from activities.tenants import Tenants
+    from activities.virtual_machines import VirtualMachines
+
+from workflows.create_vm import CreateVirtualMachine
+from workflows.models import (
+    GatewayAnswer,
+    GatewayRequest,
+    ScenarioOrder,
+    Tenant,
+    TenantOrder,
+    VirtualMachineCreated,
+    VirtualMachineOrder,
+)
+from workflows.options import CLEAN_UP, QUICK, READ
+from workflows.saga import Saga
+
+__all__ = ["Scenario"]
+
+
+@workflow.defn
+class Scenario:
+    """Returns what cleanup could not undo; an empty list is a clean end."""
+
+    @workflow.init
+    def __init__(self, order: ScenarioOrder) -> None:
+        self._idle_timeout: timedelta = order.idle_timeout
+        self._saga = Saga()
+        self._ended = False
+        self._spoken_to = 0
+        self._steps: set[asyncio.Task[object]] = set()
+        self._children = 0
+
+    @workflow.run
+    async def run(self, _order: ScenarioOrder) -> list[str]:
+        try:
+            await self._until_ended_or_idle()
+        except asyncio.CancelledError:
+            workflow.logger.info("cancelled, undoing")
+        # A step that is still running may be making the very thing that is to be undone. Cancelling the
+        # workflow cancels this method, not the steps.
+        for step in self._steps:
+            step.cancel()
+        await workflow.wait_condition(workflow.all_handlers_finished)
+        return await self._saga.undo()
+
+    async def _until_ended_or_idle(self) -> None:
+        while not self._ended:
+            heard = self._spoken_to
+            try:
+                await workflow.wait_condition(
+                    lambda heard=heard: self._ended or self._spoken_to != heard,  # type: ignore[misc]
+                    timeout=self._idle_timeout,
+                )
+            except TimeoutError:
+                if workflow.all_handlers_finished():
+                    workflow.logger.warning("nobody spoke to this scenario for %s, undoing", self._idle_timeout)
+                    return
+
+    @contextmanager
+    def _step(self) -> Iterator[None]:
+        task = asyncio.current_task()
+        assert task is not None
+        self._spoken_to += 1
+        self._steps.add(task)
+        try:
+            yield
+        finally:
+            self._steps.discard(task)
+
+    @workflow.update
+    async def create_tenant(self, order: TenantOrder) -> Tenant:
+        with self._step():
+            self._saga.will_undo(
+                f"namespace {order.namespace}",
+                lambda: workflow.execute_activity_method(Tenants.delete_tenant, order, **CLEAN_UP),
+            )
+            return await workflow.execute_activity_method(Tenants.create_tenant, order, **QUICK)
+
+    @workflow.update
+    async def create_virtual_machine(self, order: VirtualMachineOrder) -> VirtualMachineCreated:
+        """What it makes goes with the tenant's namespace."""
+        with self._step():
+            self._children += 1
+            child = f"{workflow.info().workflow_id}/create-{self._children}"
+            return await workflow.execute_child_workflow(CreateVirtualMachine.run, order, id=child)
+
+    @workflow.update
+    async def request_gateway(self, request: GatewayRequest) -> GatewayAnswer:
+        with self._step():
+            return await workflow.execute_activity_method(Gateway.send, request, **QUICK)
+
+    @workflow.update
+    async def list_virtual_machines(self, namespace: str) -> list[str]:
+        """Names, as the platform's administrator sees them."""
+        with self._step():
+            return await workflow.execute_activity_method(VirtualMachines.list_names, namespace, **READ)
+
+    @workflow.signal
+    def end(self) -> None:
+        """Nothing more will be asked: clean up and finish."""
+        self._ended = True
