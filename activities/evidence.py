@@ -6,9 +6,13 @@ from pathlib import Path
 
 from temporalio import activity
 
-from virtflow.sequence.audit import read_writes
+from activities.errors import refusals_are_final
+from virtflow.kube import KubeClient
+from virtflow.kube.resources import HPAS
+from virtflow.sequence.audit import Write, read_writes
 from virtflow.sequence.create import observe_create
-from workflows.models import ObservedArrow, VirtualMachineRef
+from virtflow.sequence.scale import observe_scale_decisions
+from workflows.models import ObservedArrow, ReplicaSetRef, ScaleDecision, VirtualMachineRef
 
 __all__ = ["Evidence"]
 
@@ -17,7 +21,10 @@ POLL = timedelta(milliseconds=100)
 
 
 class Evidence:
-    def __init__(self, audit_log: Path) -> None:
+    """Reads the cluster's record, and the specification a record is held against."""
+
+    def __init__(self, kube: KubeClient, audit_log: Path) -> None:
+        self._kube = kube
         self._audit_log = audit_log
 
     @activity.defn
@@ -28,9 +35,19 @@ class Evidence:
         """
         attempts = int(COMPLETE_WITHIN / POLL)
         for _ in range(attempts):
-            writes = await asyncio.to_thread(lambda: list(read_writes(self._audit_log, machine.namespace)))
+            writes = await self._writes(machine.namespace)
             arrows = observe_create(writes, machine)
             if all(arrow.observed for arrow in arrows):
                 break
             await asyncio.sleep(POLL.total_seconds())
         return arrows
+
+    @activity.defn
+    async def observe_scale_decisions(self, target: ReplicaSetRef) -> list[ScaleDecision]:
+        """Each decision of the autoscaler, with what it saw and what followed."""
+        with refusals_are_final():
+            autoscaler = await self._kube.get(HPAS, target.autoscaler, target.namespace)
+        return observe_scale_decisions(await self._writes(target.namespace), target, autoscaler["spec"])
+
+    async def _writes(self, namespace: str) -> list[Write]:
+        return await asyncio.to_thread(lambda: list(read_writes(self._audit_log, namespace)))

@@ -48,6 +48,10 @@ def _run_pytest(cluster: LocalCluster, run_id: str, report: Path, only: str) -> 
         str(ROOT / "tests" / "e2e"),
         f"--rootdir={ROOT}",
         f"--config-file={ROOT / 'pyproject.toml'}",
+        # Only what a run needs: a plugin that happens to be installed must not change what is tested.
+        "--disable-plugin-autoload",
+        "-p",
+        "pytest_bdd.plugin",
         "-q",
         "-s",
         "--tb=short",

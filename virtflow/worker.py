@@ -12,20 +12,24 @@ from temporalio.client import Client
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Worker
 
+from activities.autoscaling import Autoscaling
 from activities.evidence import Evidence
 from activities.gateway import Gateway
+from activities.load import Load
 from activities.tenants import Tenants
 from activities.virtual_machines import VirtualMachines
 from clusters.endpoints import Endpoints
 from virtflow.kube import Informer, KubeClient
-from virtflow.kube.resources import NAMESPACES, SERVICE_ACCOUNTS, VMIS, VMS
+from virtflow.kube.resources import HPAS, NAMESPACES, SERVICE_ACCOUNTS, VMIRS, VMIS, VMS
+from workflows.autoscale import AutoscaleUnderLoad
 from workflows.create_vm import CreateVirtualMachine
 from workflows.scenario import Scenario
 
 __all__ = ["TASK_QUEUE", "WORKFLOWS", "connect", "main"]
 
 TASK_QUEUE = "virtflow"
-WORKFLOWS = [CreateVirtualMachine, Scenario]
+WORKFLOWS = [AutoscaleUnderLoad, CreateVirtualMachine, Scenario]
+WATCHED = (NAMESPACES, SERVICE_ACCOUNTS, VMS, VMIS, VMIRS, HPAS)
 
 
 async def connect(endpoints: Endpoints) -> Client:
@@ -33,21 +37,24 @@ async def connect(endpoints: Endpoints) -> Client:
     return await Client.connect(endpoints.temporal_address, data_converter=pydantic_data_converter)
 
 
-async def run(endpoints: Endpoints) -> None:
+async def run(endpoints_file: Path) -> None:
     """Work until SIGTERM or SIGINT; then let running activities finish or be cancelled, and leave."""
+    endpoints = Endpoints.load(endpoints_file)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
         kube = await stack.enter_async_context(await KubeClient.connect(endpoints.kubeconfig))
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        informers = {resource: Informer(kube, resource) for resource in (NAMESPACES, SERVICE_ACCOUNTS, VMS, VMIS)}
+        informers = {resource: Informer(kube, resource) for resource in WATCHED}
         for informer in informers.values():
             await stack.enter_async_context(informer.running())
         tenants = Tenants(kube, informers[NAMESPACES], informers[SERVICE_ACCOUNTS])
         gateway = Gateway(kube, http, endpoints)
         machines = VirtualMachines(kube, informers[VMS], informers[VMIS])
-        evidence = Evidence(endpoints.audit_log)
+        autoscaling = Autoscaling(kube, informers[VMIRS], informers[HPAS])
+        load = Load(endpoints, endpoints_file.parent / "load")
+        evidence = Evidence(kube, endpoints.audit_log)
         worker = Worker(
             await connect(endpoints),
             task_queue=TASK_QUEUE,
@@ -58,7 +65,14 @@ async def run(endpoints: Endpoints) -> None:
                 gateway.send,
                 machines.await_running,
                 machines.list_names,
+                autoscaling.create_replica_set,
+                autoscaling.read_autoscaler,
+                autoscaling.await_replicas,
+                autoscaling.await_settled,
+                load.run,
+                load.stop,
                 evidence.observe_create_sequence,
+                evidence.observe_scale_decisions,
             ],
         )
         await stack.enter_async_context(worker)
@@ -68,7 +82,7 @@ async def run(endpoints: Endpoints) -> None:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    asyncio.run(run(Endpoints.load(Path(sys.argv[1]))))
+    asyncio.run(run(Path(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,23 @@ from enum import StrEnum
 from typing import Any
 
 __all__ = [
-    "SEQUENCE_CREATE",
+    "AutoscaleOrder",
+    "Autoscaled",
+    "AutoscalerSpec",
     "Bearer",
     "GatewayAnswer",
     "GatewayRequest",
+    "LoadOrder",
+    "LoadOutcome",
+    "LoadStretch",
     "ObservedArrow",
+    "ReplicaSetOrder",
+    "ReplicaSetRef",
+    "ReplicasWait",
+    "ScaleDecision",
+    "ScaleState",
     "ScenarioOrder",
+    "SettleWait",
     "Tenant",
     "TenantOrder",
     "Verb",
@@ -24,8 +35,6 @@ __all__ = [
     "VirtualMachineState",
     "VirtualMachineWait",
 ]
-
-SEQUENCE_CREATE = "create"
 
 
 @dataclass(frozen=True)
@@ -156,6 +165,145 @@ class VirtualMachineCreated:
     machine: VirtualMachineRef | None = None
     state: VirtualMachineState | None = None
     arrows: list[ObservedArrow] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ReplicaSetRef:
+    """A VirtualMachineInstanceReplicaSet and the HorizontalPodAutoscaler that moves it."""
+
+    namespace: str
+    name: str
+    autoscaler: str
+
+
+@dataclass(frozen=True)
+class ReplicaSetOrder:
+    """Both as YAML, for the platform's administrator to create: neither is among a tenant's rights."""
+
+    namespace: str
+    replica_set: str
+    autoscaler: str
+    labels: dict[str, str]
+    ready_within: timedelta
+
+
+@dataclass(frozen=True)
+class ReplicasWait:
+    """Until exactly so many replicas are wanted, there and ready."""
+
+    target: ReplicaSetRef
+    replicas: int
+    within: timedelta
+
+
+@dataclass(frozen=True)
+class SettleWait:
+    """Until the autoscaler has scaled out and rests: its metric in the tolerated band, or at its maximum."""
+
+    target: ReplicaSetRef
+    within: timedelta
+
+
+@dataclass(frozen=True)
+class ScaleState:
+    """What the autoscaler and the replica set said at one moment."""
+
+    replicas: int
+    ready: int
+    desired: int
+    utilization: int | None
+    """Percent of the CPU request, as the autoscaler last reported it."""
+
+
+@dataclass(frozen=True)
+class LoadOrder:
+    """Load on a replica set's guests. `name` tells one load from another and is derived, for a retry to find it."""
+
+    name: str
+    target: ReplicaSetRef
+    users: int
+    ramp: timedelta
+    hold: timedelta
+    rate: float = 1.0
+    """Requests a second of each user."""
+
+
+@dataclass(frozen=True)
+class LoadStretch:
+    """Some seconds of load. A failed request counts as slower than any answer, so a percentile may be None."""
+
+    requests: int
+    failed: int
+    p50: timedelta | None
+    p95: timedelta | None
+    p99: timedelta | None
+
+
+@dataclass(frozen=True)
+class LoadOutcome:
+    """All of a load, its worst ten seconds, and its last ten."""
+
+    whole: LoadStretch
+    worst: LoadStretch
+    last: LoadStretch
+    never_started: int
+    """Users of the plan that never came."""
+    resumed: bool
+    restarted: bool
+
+
+@dataclass(frozen=True)
+class ScaleDecision:
+    """One write of /scale by the autoscaler, and what it reported as its reason in the same round."""
+
+    at: timedelta
+    """Since the first decision, by the kube-apiserver's clock."""
+    before: int
+    after: int
+    utilization: int | None
+    target: int
+    followed: bool
+    """Whether virt-controller then created or deleted instances up to the wanted number."""
+    disagreement: str = ""
+    """Why it does not agree with the autoscaler's own metrics, tolerance and policy; empty if it does."""
+
+
+@dataclass(frozen=True)
+class AutoscaleOrder:
+    """Load for a replica set, and how long scaling out and in may take."""
+
+    target: ReplicaSetRef
+    load: LoadOrder
+    settled_within: timedelta
+    scaled_in_within: timedelta
+
+
+@dataclass(frozen=True)
+class Autoscaled:
+    """Arrows 12 to 15, out and in. Everything in it was measured: whether it is good is for the scenario to say."""
+
+    before: ScaleState
+    settled: ScaleState
+    after: ScaleState
+    minimum: int
+    maximum: int
+    target_utilization: int
+    load: LoadOutcome
+    decisions: list[ScaleDecision]
+
+    @property
+    def highest(self) -> int:
+        """The most replicas that were ever asked for."""
+        return max((decision.after for decision in self.decisions), default=self.before.replicas)
+
+
+@dataclass(frozen=True)
+class AutoscalerSpec:
+    """An autoscaler's limits."""
+
+    minimum: int
+    maximum: int
+    target_utilization: int
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from datetime import timedelta
 from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityConfig
 
-__all__ = ["CLEAN_UP", "IDLE_TIMEOUT", "QUICK", "READ", "waiting"]
+__all__ = ["CLEAN_UP", "IDLE_TIMEOUT", "QUICK", "READ", "loading", "waiting"]
 
 IDLE_TIMEOUT = timedelta(minutes=10)
 """A scenario nobody speaks to for this long undoes what it made: its test runner is gone."""
@@ -38,6 +38,20 @@ CLEAN_UP = ActivityConfig(
     retry_policy=_RETRY,
 )
 """Deleting, and waiting until it is gone. Tried for long: what it leaves, somebody else has to find."""
+
+
+LOAD_OVERTIME = timedelta(minutes=2)
+"""What a load may take beyond its plan: start, last requests, and once more after a crash."""
+
+
+def loading(planned: timedelta) -> ActivityConfig:
+    """A load, which a retry takes up where it is. Its heartbeats carry its progress."""
+    return ActivityConfig(
+        start_to_close_timeout=planned + LOAD_OVERTIME,
+        schedule_to_close_timeout=2 * planned + LOAD_OVERTIME,
+        heartbeat_timeout=timedelta(seconds=20),
+        retry_policy=_RETRY,
+    )
 
 
 def waiting(limit: timedelta) -> ActivityConfig:

@@ -13,21 +13,27 @@ from datetime import timedelta
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
+    from activities.autoscaling import Autoscaling
     from activities.gateway import Gateway
     from activities.tenants import Tenants
     from activities.virtual_machines import VirtualMachines
 
+from workflows.autoscale import AutoscaleUnderLoad
 from workflows.create_vm import CreateVirtualMachine
 from workflows.models import (
+    Autoscaled,
+    AutoscaleOrder,
     GatewayAnswer,
     GatewayRequest,
+    ReplicaSetOrder,
+    ReplicaSetRef,
     ScenarioOrder,
     Tenant,
     TenantOrder,
     VirtualMachineCreated,
     VirtualMachineOrder,
 )
-from workflows.options import CLEAN_UP, QUICK, READ
+from workflows.options import CLEAN_UP, QUICK, READ, waiting
 from workflows.saga import Saga
 
 __all__ = ["Scenario"]
@@ -99,6 +105,21 @@ class Scenario:
             self._children += 1
             child = f"{workflow.info().workflow_id}/create-{self._children}"
             return await workflow.execute_child_workflow(CreateVirtualMachine.run, order, id=child)
+
+    @workflow.update
+    async def create_replica_set(self, order: ReplicaSetOrder) -> ReplicaSetRef:
+        """What it makes goes with the tenant's namespace."""
+        with self._step():
+            return await workflow.execute_activity_method(
+                Autoscaling.create_replica_set, order, **waiting(order.ready_within)
+            )
+
+    @workflow.update
+    async def autoscale_under_load(self, order: AutoscaleOrder) -> Autoscaled:
+        with self._step():
+            self._children += 1
+            child = f"{workflow.info().workflow_id}/autoscale-{self._children}"
+            return await workflow.execute_child_workflow(AutoscaleUnderLoad.run, order, id=child)
 
     @workflow.update
     async def request_gateway(self, request: GatewayRequest) -> GatewayAnswer:

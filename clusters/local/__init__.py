@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cached_property
 from pathlib import Path
 
 import aiohttp
@@ -52,12 +51,8 @@ class LocalCluster:
         self.name = settings.cluster
         self.folder = settings.state_home / settings.cluster
         self._settings = settings
+        self._kwok = KwokCluster(self.name, self.folder)
         self._supervisor = Supervisor(self.folder)
-
-    @cached_property
-    def _kwok(self) -> KwokCluster:
-        toolchain = find_toolchain(self._settings.toolchain, self._settings.cache_home)
-        return KwokCluster(self.name, self.folder, toolchain)
 
     @property
     def _endpoints_file(self) -> Path:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ __all__ = ["COMPONENTS", "KwokCluster"]
 
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok-controller")
 KUBERNETES_VERSION = "v1.36.3"
+STOP_LIMIT = timedelta(seconds=20)
 SERVER_NAMES = ("127.0.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
 
 # Who each component is: common name and groups of its certificate.
@@ -54,12 +56,11 @@ class KwokCluster:
 
     name: str
     folder: Path
-    toolchain: Toolchain
 
     @property
     def home(self) -> Path:
         """kwokctl's own folder of this cluster: pki/, logs/, pids/, kwok.yaml."""
-        return self.folder / "kwok" / "clusters" / self.name
+        return self.folder / ".kwok" / "clusters" / self.name
 
     @property
     def kubeconfig(self) -> Path:
@@ -82,44 +83,60 @@ class KwokCluster:
     def exists(self) -> bool:
         return (self.home / "kwok.yaml").exists()
 
-    def create(self) -> None:
+    def create(self, toolchain: Toolchain) -> None:
         """Make the cluster, start it, and return when its apiserver, controllers and kwok are ready."""
         # kwok.yaml is what kwokctl writes last: a folder without it is a creation that was interrupted.
-        if self.home.exists():
-            self.delete()
+        self.delete()
         self.home.mkdir(parents=True, mode=0o700)
         [port] = free_ports(1)
         self._create_identities(f"https://127.0.0.1:{port}")
         config = self.folder / "kwokctl.yaml"
-        config.write_text(yaml.safe_dump(self._config(port), sort_keys=False))
-        self._kwokctl("create", "cluster", "--config", str(config), "--wait", "60s", *self._kubeconfig_option())
+        config.write_text(yaml.safe_dump(self._config(toolchain, port), sort_keys=False))
+        self._kwokctl(toolchain, "create", "cluster", "--config", str(config), "--wait", "60s")
 
-    def start(self) -> None:
+    def start(self, toolchain: Toolchain) -> None:
         """Start whatever of it is not running, and wait until it is ready."""
-        self._kwokctl("start", "cluster", "--wait", "60s")
+        for component, pid in self.pids().items():
+            if pid is None:
+                # kwokctl believes the file: after a reboot it would take a stranger for the component.
+                self._pid_file(component).unlink(missing_ok=True)
+        self._kwokctl(toolchain, "start", "cluster", "--wait", "60s")
 
     def delete(self) -> None:
-        """Stop its processes and remove its folder. A cluster that is not there is fine."""
-        if self.exists():
-            self._kwokctl("delete", "cluster", *self._kubeconfig_option())
+        """End its processes and remove its folder. A cluster that is not there is fine.
+
+        By our own hand, and not by `kwokctl delete`, which neither looks whose process it kills nor waits for
+        its end. At once, because what a component would still save goes with the folder.
+        """
+        processes = [process for component in COMPONENTS if (process := self._process(component))]
+        for process in processes:
+            process.kill()
+        psutil.wait_procs(processes, timeout=STOP_LIMIT.total_seconds())
         shutil.rmtree(self.home, ignore_errors=True)
 
     def pids(self) -> Mapping[str, int | None]:
         """Each component's process, None if it is not running."""
-        return {component: self._pid(component) for component in COMPONENTS}
+        processes = {component: self._process(component) for component in COMPONENTS}
+        return {component: process.pid if process else None for component, process in processes.items()}
 
-    def _pid(self, component: str) -> int | None:
+    def _process(self, component: str) -> psutil.Process | None:
         try:
-            pid = int((self.home / "pids" / f"{component}.pid").read_text())
+            process = psutil.Process(int(self._pid_file(component).read_text()))
             # The pid may have been given to a stranger since: its command line must be this cluster's.
-            command = psutil.Process(pid).cmdline()
+            command = process.cmdline()
         except (OSError, ValueError, psutil.Error):
             return None
-        return pid if any(str(self.home) in part for part in command) else None
+        return process if any(str(self.home) in part for part in command) else None
 
-    def _kwokctl(self, *arguments: str) -> None:
-        command = [str(self.toolchain.program("kwokctl")), *arguments, "--name", self.name]
-        env = {**os.environ, "KWOK_WORKDIR": str(self.folder / "kwok")}
+    def _pid_file(self, component: str) -> Path:
+        return self.home / "pids" / f"{component}.pid"
+
+    def _kwokctl(self, toolchain: Toolchain, *arguments: str) -> None:
+        command = [str(toolchain.program("kwokctl")), *arguments, "--name", self.name]
+        # Its folder is ~/.kwok. KWOK_WORKDIR would say so more plainly, but is cut off at the first space. And so
+        # neither the user's own kwok.yaml is read nor the user's own kubeconfig written.
+        env = {key: value for key, value in os.environ.items() if not key.startswith("KWOK_")}
+        env |= {"HOME": str(self.folder), "KUBECONFIG": str(self.folder / "kwokctl.kubeconfig")}
         result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             raise ClusterError(
@@ -138,10 +155,6 @@ class KwokCluster:
                 words += f"The last lines of {component}, which is not running:\n  " + "\n  ".join(lines) + "\n"
         return words
 
-    def _kubeconfig_option(self) -> tuple[str, str]:
-        # Without it kwokctl writes into the user's own ~/.kube/config.
-        return "--kubeconfig", str(self.folder / "kwokctl.kubeconfig")
-
     def _create_identities(self, server: str) -> None:
         folder = self.home / "pki"
         folder.mkdir(mode=0o700)
@@ -156,8 +169,8 @@ class KwokCluster:
         front = pki.create_authority(folder, "front-proxy-ca")
         pki.issue(front, folder, "front-proxy-client", "front-proxy-client")
 
-    def _config(self, port: int) -> dict[str, Any]:
-        certs, program = self.home / "pki", self.toolchain.program
+    def _config(self, toolchain: Toolchain, port: int) -> dict[str, Any]:
+        certs, program = self.home / "pki", toolchain.program
         policy = self.folder / "audit-policy.yaml"
         policy.write_text(yaml.safe_dump(AUDIT_POLICY, sort_keys=False))
         flags: dict[str, dict[str, object]] = {

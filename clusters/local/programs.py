@@ -16,6 +16,7 @@ from clusters.local.kubeconfig import kubeconfig_of_token
 from clusters.local.kwok import KwokCluster
 from clusters.local.ports import free_ports
 from clusters.local.supervisor import Program
+from clusters.local.toolchain import Toolchain
 from virtflow.kube import KubeClient, Object, Resource
 
 __all__ = ["Ports", "create_certificates", "install", "programs"]
@@ -82,7 +83,9 @@ async def install(cluster: KwokCluster, ports: Ports, nodes: int) -> None:
             kubeconfig_of_token(file, cluster.server, cluster.ca_cert, token)
 
 
-def programs(cluster: KwokCluster, ports: Ports, endpoints: Endpoints, request_cost: timedelta) -> list[Program]:
+def programs(
+    cluster: KwokCluster, toolchain: Toolchain, ports: Ports, endpoints: Endpoints, request_cost: timedelta
+) -> list[Program]:
     """The processes for the supervisor to keep."""
     certs = cluster.home / "pki"
 
@@ -130,7 +133,7 @@ def programs(cluster: KwokCluster, ports: Ports, endpoints: Endpoints, request_c
         Program(
             "metrics-server",
             [
-                cluster.toolchain.program("metrics-server"),
+                toolchain.program("metrics-server"),
                 f"--kubeconfig={metrics_kubeconfig}",
                 f"--authentication-kubeconfig={metrics_kubeconfig}",
                 f"--authorization-kubeconfig={metrics_kubeconfig}",
@@ -150,7 +153,7 @@ def programs(cluster: KwokCluster, ports: Ports, endpoints: Endpoints, request_c
         Program(
             "temporal",
             [
-                cluster.toolchain.program("temporal"),
+                toolchain.program("temporal"),
                 "server",
                 "start-dev",
                 "--ip=127.0.0.1",

@@ -23,6 +23,7 @@ from workflows.models import ScenarioOrder
 from workflows.options import IDLE_TIMEOUT
 from workflows.scenario import Scenario
 
+scenario_key = pytest.StashKey[GherkinScenario]()
 Order = TypeVar("Order")
 Result = TypeVar("Result")
 
@@ -110,7 +111,7 @@ def temporal(portal: BlockingPortal, endpoints: Endpoints) -> Client:
 def session(
     request: pytest.FixtureRequest, portal: BlockingPortal, temporal: Client, pytestconfig: pytest.Config
 ) -> Iterator[Session]:
-    scenario: GherkinScenario = request.node.obj.__scenario__
+    scenario = request.node.stash[scenario_key]
     run_id: str = pytestconfig.getoption("--virtflow-run")
     workflow_id = f"{run_id}/{slug(scenario.feature.name or '')}/{slug(request.node.name)}"
     order = ScenarioOrder(
@@ -147,6 +148,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_bdd_before_scenario(request: pytest.FixtureRequest, feature: Feature, scenario: GherkinScenario) -> None:
+    request.node.stash[scenario_key] = scenario
     request.config.stash[report_key].scenario_starts(feature.name or "", scenario.name)
 
 

@@ -9,9 +9,14 @@ import pytest
 from pytest_bdd import given, parsers, then, when
 
 from workflows.models import (
+    Autoscaled,
+    AutoscaleOrder,
     Bearer,
     GatewayAnswer,
     GatewayRequest,
+    LoadOrder,
+    ReplicaSetOrder,
+    ReplicaSetRef,
     Tenant,
     TenantOrder,
     Verb,
@@ -25,6 +30,11 @@ if TYPE_CHECKING:
 
 MANIFESTS = Path(__file__).parents[2] / "features" / "manifests"
 RUNNING_WITHIN = timedelta(seconds=60)
+LOAD_RAMP = timedelta(seconds=5)
+SETTLED_WITHIN = timedelta(minutes=5)
+SCALED_IN_WITHIN = timedelta(minutes=5)
+TOLERANCE = 0.1
+MILLISECOND = timedelta(milliseconds=1)
 
 
 @dataclass
@@ -34,10 +44,16 @@ class World:
     tenants: dict[str, Tenant] = field(default_factory=dict)
     answer: GatewayAnswer | None = None
     created: VirtualMachineCreated | None = None
+    replica_set: ReplicaSetRef | None = None
+    autoscaled: Autoscaled | None = None
 
     def last_answer(self) -> GatewayAnswer:
         assert self.answer is not None, "No request was made to the gateway before this step."
         return self.answer
+
+    def last_autoscaled(self) -> Autoscaled:
+        assert self.autoscaled is not None, "No load was applied before this step."
+        return self.autoscaled
 
 
 @pytest.fixture
@@ -148,3 +164,71 @@ def has_no_virtual_machine(session: "Session", world: World, tenant: str) -> Non
 def has_virtual_machine(session: "Session", world: World, tenant: str, name: str) -> None:
     names = session.ask(Scenario.list_virtual_machines, world.tenants[tenant].namespace)
     assert name in names, f"{tenant} has {', '.join(names) or 'none'}."
+
+
+@given(parsers.parse('"{tenant}" has the replica set of "{replica_set}" with the autoscaler of "{autoscaler}"'))
+def a_replica_set(session: "Session", world: World, tenant: str, replica_set: str, autoscaler: str) -> None:
+    order = ReplicaSetOrder(
+        world.tenants[tenant].namespace,
+        (MANIFESTS / replica_set).read_text(),
+        (MANIFESTS / autoscaler).read_text(),
+        session.labels,
+        RUNNING_WITHIN,
+    )
+    world.replica_set = session.ask(Scenario.create_replica_set, order)
+
+
+@when(parsers.parse("{users:d} users send {rate:g} request a second each until the replica set has settled"))
+def load_until_settled(session: "Session", world: World, users: int, rate: float) -> None:
+    target = world.replica_set
+    assert target is not None, "No replica set was made before this step."
+    load = LoadOrder(f"{target.namespace}-{target.name}", target, users, LOAD_RAMP, SETTLED_WITHIN, rate)
+    order = AutoscaleOrder(target, load, SETTLED_WITHIN, SCALED_IN_WITHIN)
+    world.autoscaled = session.ask(Scenario.autoscale_under_load, order)
+
+
+@then(parsers.parse("it has scaled out from {before:d} replica, and never past {maximum:d}"))
+def has_scaled_out(world: World, before: int, maximum: int) -> None:
+    scaled = world.last_autoscaled()
+    assert scaled.before.replicas == before, f"It had {scaled.before.replicas} replicas before the load."
+    assert scaled.settled.replicas > before, f"It has {scaled.settled.replicas} replicas under load."
+    assert scaled.highest <= maximum, f"It went to {scaled.highest} replicas."
+
+
+@then("it has settled within the autoscaler's tolerance")
+def has_settled(world: World) -> None:
+    scaled = world.last_autoscaled()
+    if scaled.settled.replicas < scaled.maximum:
+        utilization, target = scaled.settled.utilization, scaled.target_utilization
+        assert utilization is not None, "The autoscaler has no figures."
+        assert abs(utilization / target - 1) <= TOLERANCE, f"It settled at {utilization} %, target {target} %."
+
+
+@then(parsers.parse("the latency has recovered to a P95 of at most {limit:d} ms"))
+def latency_has_recovered(world: World, limit: int) -> None:
+    load = world.last_autoscaled().load
+    worst, last = load.worst.p95, load.last.p95
+    assert load.never_started == 0, f"{load.never_started} users never started."
+    assert last is not None, f"In the last seconds {load.last.failed} of {load.last.requests} requests failed."
+    assert last <= timedelta(milliseconds=limit), (
+        f"The P95 at the end is {last / MILLISECOND:.0f} ms."
+    )
+    assert worst is None or worst > last, "The latency never rose: this load was no load."
+
+
+@then(parsers.parse("it has scaled in to {minimum:d} replica after the load"))
+def has_scaled_in(world: World, minimum: int) -> None:
+    scaled = world.last_autoscaled()
+    assert scaled.after.replicas == minimum, f"It has {scaled.after.replicas} replicas after the load."
+    assert scaled.decisions, "The audit log holds no decision of the autoscaler."
+    assert scaled.decisions[-1].after == minimum, f"The last decision in the audit log was {scaled.decisions[-1]}."
+
+
+@then("each decision agrees with the autoscaler's metrics and policy, and virt-controller followed it")
+def decisions_agree(world: World) -> None:
+    decisions = world.last_autoscaled().decisions
+    wrong = [f"{d.before} → {d.after}: {d.disagreement}" for d in decisions if d.disagreement]
+    not_followed = [f"{d.before} → {d.after}" for d in decisions if not d.followed]
+    assert decisions, "The audit log holds no decision of the autoscaler."
+    assert not wrong, f"Decisions that do not agree: {'; '.join(wrong)}"
+    assert not not_followed, f"Decisions that virt-controller did not follow: {', '.join(not_followed)}"

@@ -1,0 +1,162 @@
+"""A replica set of virtual machines and its autoscaler, as the cluster reports them."""
+
+import asyncio
+import math
+from collections.abc import Callable
+
+import yaml
+from temporalio import activity
+
+from activities.errors import gave_up, refusals_are_final
+from activities.heartbeat import heartbeating
+from virtflow.kube import Informer, KubeClient, Object, Resource
+from virtflow.kube.resources import HPAS, VMIRS
+from workflows.models import AutoscalerSpec, ReplicaSetOrder, ReplicaSetRef, ReplicasWait, ScaleState, SettleWait
+
+__all__ = ["TOLERANCE", "Autoscaling"]
+
+TOLERANCE = 0.1
+"""kube-controller-manager's --horizontal-pod-autoscaler-tolerance: within it the autoscaler does nothing."""
+
+IN_BAND_FOR = 3.0
+"""Seconds the metric must stay in the band: one report may be from the moment between two sizes."""
+
+
+class Autoscaling:
+    """Acts as the platform's administrator: replica sets and autoscalers are not among a tenant's rights."""
+
+    def __init__(self, kube: KubeClient, replica_sets: Informer, autoscalers: Informer) -> None:
+        self._kube = kube
+        self._replica_sets = replica_sets
+        self._autoscalers = autoscalers
+
+    @activity.defn
+    async def create_replica_set(self, order: ReplicaSetOrder) -> ReplicaSetRef:
+        """Make the replica set and its autoscaler, and wait until the first of its replicas are ready."""
+        replica_set, autoscaler = yaml.safe_load(order.replica_set), yaml.safe_load(order.autoscaler)
+        target = ReplicaSetRef(order.namespace, replica_set["metadata"]["name"], autoscaler["metadata"]["name"])
+        async with heartbeating():
+            with refusals_are_final():
+                await self._apply(VMIRS, replica_set, order)
+                wanted = int(replica_set["spec"].get("replicas", 1))
+                await self._until(
+                    target,
+                    lambda state: state.ready == state.replicas == wanted,
+                    order.ready_within.total_seconds(),
+                    f"have {wanted} ready",
+                )
+                await self._apply(HPAS, autoscaler, order)
+        return target
+
+    @activity.defn
+    async def read_autoscaler(self, target: ReplicaSetRef) -> AutoscalerSpec:
+        with refusals_are_final():
+            autoscaler = await self._kube.get(HPAS, target.autoscaler, target.namespace)
+        spec = autoscaler["spec"]
+        return AutoscalerSpec(
+            int(spec.get("minReplicas", 1)), int(spec["maxReplicas"]), target_utilization(autoscaler)
+        )
+
+    @activity.defn
+    async def await_replicas(self, wait: ReplicasWait) -> ScaleState:
+        """Wait until exactly so many replicas are wanted, there and ready."""
+        count = wait.replicas
+
+        def reached(state: ScaleState) -> bool:
+            return state.desired in (0, count) and state.replicas == state.ready == count
+
+        async with heartbeating():
+            return await self._until(wait.target, reached, wait.within.total_seconds(), f"have exactly {count} ready")
+
+    @activity.defn
+    async def await_settled(self, wait: SettleWait) -> ScaleState:
+        """Wait until it has scaled out, all replicas are ready, and the autoscaler sees no reason for more."""
+        start = self._state(wait.target).replicas
+        limit = wait.within.total_seconds()
+        began = asyncio.get_running_loop().time()
+
+        def rests(state: ScaleState) -> bool:
+            return state.replicas > start and state.ready == state.replicas and self._in_band(wait.target, state)
+
+        async with heartbeating():
+            while True:
+                left = limit - (asyncio.get_running_loop().time() - began)
+                await self._until(wait.target, rests, left, "scale out and settle")
+                try:
+                    await self._until(wait.target, lambda state: not rests(state), IN_BAND_FOR, "stay")
+                except TimeoutError:
+                    return self._state(wait.target)
+
+    async def _apply(self, resource: Resource, body: Object, order: ReplicaSetOrder) -> None:
+        body["metadata"].setdefault("labels", {}).update(order.labels)
+        await self._kube.apply(resource, body, order.namespace)
+
+    async def _until(
+        self, target: ReplicaSetRef, done: Callable[[ScaleState], bool], seconds: float, what: str
+    ) -> ScaleState:
+        """Wait for a state of the two objects together, and name the last one if it does not come."""
+
+        async def of(informer: Informer, name: str) -> None:
+            await informer.wait_for(target.namespace, name, lambda _: done(self._state(target)))
+
+        tasks = [
+            asyncio.create_task(of(self._replica_sets, target.name)),
+            asyncio.create_task(of(self._autoscalers, target.autoscaler)),
+        ]
+        try:
+            reached, _ = await asyncio.wait(tasks, timeout=max(seconds, 0), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        if not reached:
+            if what == "stay":
+                raise TimeoutError
+            raise gave_up(
+                f"Replica set {target.namespace}/{target.name} did not {what} in time. It wants and has "
+                f"{self._state(target)}. {self._why(target)}"
+            )
+        return self._state(target)
+
+    def _state(self, target: ReplicaSetRef) -> ScaleState:
+        replica_set = self._replica_sets.get(target.namespace, target.name) or {}
+        autoscaler = self._autoscalers.get(target.namespace, target.autoscaler) or {}
+        status = replica_set.get("status", {})
+        return ScaleState(
+            replicas=status.get("replicas", 0),
+            ready=status.get("readyReplicas", 0),
+            desired=autoscaler.get("status", {}).get("desiredReplicas", 0),
+            utilization=current_utilization(autoscaler),
+        )
+
+    def _in_band(self, target: ReplicaSetRef, state: ScaleState) -> bool:
+        autoscaler = self._autoscalers.get(target.namespace, target.autoscaler)
+        if autoscaler is None or state.utilization is None or state.desired != state.replicas:
+            return False
+        if state.replicas == autoscaler["spec"]["maxReplicas"]:
+            return True
+        ratio = state.utilization / target_utilization(autoscaler)
+        return math.isclose(ratio, 1, abs_tol=TOLERANCE)
+
+    def _why(self, target: ReplicaSetRef) -> str:
+        """The autoscaler's own conditions: an unknown metric, a missing request, a limit."""
+        autoscaler = self._autoscalers.get(target.namespace, target.autoscaler) or {}
+        conditions = autoscaler.get("status", {}).get("conditions", [])
+        return " ".join(f"{c['type']}={c['status']} {c['reason']}: {c['message']}." for c in conditions)
+
+
+def current_utilization(autoscaler: Object) -> int | None:
+    """Percent of the CPU request over all replicas; None while the autoscaler has no figures (`<unknown>`)."""
+    for metric in autoscaler.get("status", {}).get("currentMetrics") or []:
+        if metric.get("type") == "Resource" and metric["resource"]["name"] == "cpu":
+            value = metric["resource"]["current"].get("averageUtilization")
+            return None if value is None else int(value)
+    return None
+
+
+def target_utilization(autoscaler: Object) -> int:
+    for metric in autoscaler["spec"].get("metrics", []):
+        if metric.get("type") == "Resource" and metric["resource"]["name"] == "cpu":
+            return int(metric["resource"]["target"]["averageUtilization"])
+    name = autoscaler["metadata"]["name"]
+    raise gave_up(f"HorizontalPodAutoscaler {name} has no metric of CPU utilization, the one this scenario drives.")

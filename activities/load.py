@@ -1,0 +1,74 @@
+"""Load on the guests of a replica set, by a Locust process of its own."""
+
+import re
+from pathlib import Path
+
+from temporalio import activity
+from temporalio.exceptions import ApplicationError
+
+from activities.heartbeat import heartbeating
+from clusters.endpoints import Endpoints
+from load.results import Latencies, LoadPlan, LoadResult, latencies_of
+from load.runner import LoadError, run_load, stop_load
+from workflows.models import LoadOrder, LoadOutcome, LoadStretch
+
+__all__ = ["Load", "plan_of"]
+
+STRETCH = 10
+"""Windows, of about a second each, that are looked at together."""
+
+
+class Load:
+    """Runs where the worker runs; its process is found again by its folder if the worker dies."""
+
+    def __init__(self, endpoints: Endpoints, folder: Path) -> None:
+        self._endpoints = endpoints
+        self._folder = folder
+
+    @activity.defn(name="run_load")
+    async def run(self, order: LoadOrder) -> LoadOutcome:
+        """Apply the load until its plan is over or `stop` was called."""
+        plan = plan_of(order, self._endpoints)
+        async with heartbeating():
+            try:
+                result = await run_load(plan, self._folder_of(order), lambda _: None)
+            except LoadError as error:
+                raise ApplicationError(str(error), type="LoadError", non_retryable=True) from error
+        return outcome_of(result)
+
+    @activity.defn(name="stop_load")
+    async def stop(self, order: LoadOrder) -> None:
+        """Let the load end: its users finish their requests. Harmless if it has ended."""
+        stop_load(self._folder_of(order))
+
+    def _folder_of(self, order: LoadOrder) -> Path:
+        return self._folder / re.sub(r"[^A-Za-z0-9._-]+", "-", order.name)
+
+
+def plan_of(order: LoadOrder, endpoints: Endpoints) -> LoadPlan:
+    target = order.target
+    path = f"/namespaces/{target.namespace}/virtualmachineinstancereplicasets/{target.name}/"
+    return LoadPlan(endpoints.guests_url + path, order.users, order.ramp, order.hold, order.rate)
+
+
+def outcome_of(result: LoadResult) -> LoadOutcome:
+    windows = result.windows
+    stretches = [latencies_of(windows[at : at + STRETCH]) for at in range(max(1, len(windows) - STRETCH + 1))]
+    return LoadOutcome(
+        whole=stretch_of(result.latencies),
+        worst=stretch_of(max(stretches, key=_slowness)),
+        last=stretch_of(stretches[-1]),
+        never_started=result.never_started,
+        resumed=result.resumed,
+        restarted=result.restarted,
+    )
+
+
+def stretch_of(latencies: Latencies) -> LoadStretch:
+    return LoadStretch(latencies.n, latencies.failed, latencies.p50, latencies.p95, latencies.p99)
+
+
+def _slowness(latencies: Latencies) -> float:
+    if latencies.n == 0:
+        return -1.0
+    return float("inf") if latencies.p95 is None else latencies.p95.total_seconds()

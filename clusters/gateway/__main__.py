@@ -1,0 +1,49 @@
+"""`python -m clusters.gateway`: the gateway as a process, on 127.0.0.1 with TLS."""
+
+import asyncio
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import uvicorn
+
+from clusters.gateway.access_log import AccessLog
+from clusters.gateway.app import create_app
+from virtflow.kube import KubeClient
+
+ExistingFile = Annotated[Path, typer.Option(exists=True, dir_okay=False)]
+
+
+def main(
+    kubeconfig: ExistingFile,
+    port: Annotated[int, typer.Option(min=1, max=65535)],
+    tls_cert: ExistingFile,
+    tls_key: ExistingFile,
+    access_log: Annotated[Path, typer.Option(dir_okay=False)],
+) -> None:
+    """Serve the IAM Gateway until SIGTERM. The kubeconfig is its own service account's."""
+    asyncio.run(serve(kubeconfig, port, tls_cert, tls_key, access_log))
+
+
+async def serve(kubeconfig: Path, port: int, tls_cert: Path, tls_key: Path, access_log: Path) -> None:
+    with closing(AccessLog(access_log)) as log:
+        async with await KubeClient.connect(kubeconfig, agent="iam-gateway") as kube:
+            config = uvicorn.Config(
+                create_app(kube, log),
+                host="127.0.0.1",
+                port=port,
+                ssl_certfile=tls_cert,
+                ssl_keyfile=tls_key,
+                lifespan="off",
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                # A supervisor's patience is not for connections that clients merely keep open.
+                timeout_graceful_shutdown=5,
+            )
+            await uvicorn.Server(config).serve()
+
+
+if __name__ == "__main__":
+    typer.run(main)

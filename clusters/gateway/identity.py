@@ -1,0 +1,121 @@
+"""Who holds a token, and may they: the two questions the gateway asks the kube-apiserver for each request.
+
+Nothing is remembered between requests. The kube-apiserver itself keeps a review of a good token for 10 s; a
+second memory here would only make a deleted account live longer.
+
+The token must have been made for the gateway (its audience), so that one sent here is worth nothing at the
+kube-apiserver itself and one stolen there is worth nothing here. The tenant is the namespace of the service
+account: an authenticated user who is none has no tenant to act for, and is refused.
+
+Each question carries an Audit-ID made of the request id, so that the three audit events of one request can
+be told apart and found together.
+"""
+
+import re
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from clusters.gateway.status import StatusError
+from virtflow.kube import KubeClient, Object, Resource
+from virtflow.kube.resources import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS, VMS
+
+__all__ = ["ACCESS_REVIEW_SUFFIX", "AUDIENCE", "TOKEN_REVIEW_SUFFIX", "Identity", "Reviewer"]
+
+AUDIENCE = "iam-gateway.virtflow"
+"""What a tenant's token must be made for (TokenRequest `spec.audiences`)."""
+
+TOKEN_REVIEW_SUFFIX = "-tokenreview"
+ACCESS_REVIEW_SUFFIX = "-accessreview"
+"""Appended to the request id, these are the Audit-IDs of the reviews; the request itself has it bare."""
+
+SERVICE_ACCOUNT = re.compile(r"system:serviceaccount:([a-z0-9-]+):[a-z0-9.-]+")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """An authenticated service account, as the TokenReview described it; `tenant` is its namespace."""
+
+    user: str
+    tenant: str
+    uid: str = ""
+    groups: list[str] = field(default_factory=list)
+    extra: dict[str, list[str]] = field(default_factory=dict)
+
+
+class Reviewer:
+    """Asks with the gateway's own rights. Raises StatusError 401 or 403, or 503 if it may not even ask."""
+
+    def __init__(self, kube: KubeClient, timeout: timedelta) -> None:
+        self._kube = kube
+        self._timeout = timeout
+
+    async def authenticate(self, token: str, request_id: str) -> Identity:
+        """The service account that holds this token."""
+        spec = {"token": token, "audiences": [AUDIENCE]}
+        review = await self._ask(TOKEN_REVIEWS, spec, request_id + TOKEN_REVIEW_SUFFIX)
+        # A server that knows nothing of audiences answers without them, and would accept any token.
+        if not review.get("authenticated") or AUDIENCE not in review.get("audiences", []):
+            raise unauthenticated(review.get("error") or f"the token is not for audience {AUDIENCE}")
+        user: dict[str, Any] = review["user"]
+        name: str = user["username"]
+        account = SERVICE_ACCOUNT.fullmatch(name)
+        if account is None:
+            raise StatusError(403, f'User "{name}" is not a service account, so it belongs to no tenant.')
+        return Identity(name, account[1], user.get("uid", ""), user.get("groups", []), user.get("extra", {}))
+
+    async def authorize(self, identity: Identity, verb: str, namespace: str, name: str, request_id: str) -> str:
+        """Return why it is allowed, in the authorizer's words; refuse as the kube-apiserver would."""
+        attributes = {
+            "namespace": namespace,
+            "verb": verb,
+            "group": VMS.group,
+            "version": VMS.version,
+            "resource": VMS.plural,
+            "name": name,
+        }
+        spec = {
+            "user": identity.user,
+            "uid": identity.uid,
+            "groups": identity.groups,
+            "extra": identity.extra,
+            "resourceAttributes": attributes,
+        }
+        review = await self._ask(SUBJECT_ACCESS_REVIEWS, spec, request_id + ACCESS_REVIEW_SUFFIX)
+        reason: str = review.get("reason", "")
+        if not review.get("allowed"):
+            raise forbidden(identity.user, verb, namespace, name, reason)
+        return reason
+
+    async def _ask(self, review: Resource, spec: Object, audit_id: str) -> Object:
+        body = {"apiVersion": review.api_version, "kind": review.kind, "spec": spec}
+        answer = await self._kube.send(
+            "POST", review.path(), body=body, headers={"Audit-ID": audit_id}, timeout=self._timeout
+        )
+        if answer.code >= 400:
+            raise StatusError(
+                503,
+                f"The gateway could not check this request: the kube-apiserver refused its {review.kind} "
+                f"({answer.code}). Nothing was written. This is for the operator to mend, not the caller.",
+                why=f"{review.kind} refused: {answer.code} {answer.body.get('message', '')}",
+            )
+        result: Object = answer.body["status"]
+        return result
+
+
+def unauthenticated(why: str) -> StatusError:
+    """401 that tells the caller no more than the kube-apiserver would, and the operator the cause."""
+    return StatusError(401, "Unauthorized", why=why, headers={"WWW-Authenticate": "Bearer"})
+
+
+def forbidden(user: str, verb: str, namespace: str, name: str, reason: str) -> StatusError:
+    """403 in the kube-apiserver's words, so that it reads the same whichever of the two refused."""
+    resource = f"{VMS.plural}.{VMS.group}"
+    message = (
+        (f'{resource} "{name}"' if name else resource)
+        + f' is forbidden: User "{user}" cannot {verb} resource "{VMS.plural}"'
+        + f' in API group "{VMS.group}" in the namespace "{namespace}"'
+        + (f": {reason}" if reason else "")
+    )
+    details = {"group": VMS.group, "kind": VMS.plural}
+    return StatusError(403, message, details={"name": name, **details} if name else details)

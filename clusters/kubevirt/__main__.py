@@ -1,0 +1,63 @@
+"""`python -m clusters.kubevirt COMMAND`: the stand-in's programs, one process each, as KubeVirt has them."""
+
+import asyncio
+import logging
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+cli = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+
+Kubeconfig = Annotated[Path, typer.Option(help="Whose context says which cluster, and as whom.")]
+Port = Annotated[int, typer.Option(help="On 127.0.0.1.")]
+
+
+@cli.callback()
+def programs() -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+
+
+@cli.command()
+def api(
+    port: Port,
+    tls_cert: Annotated[Path, typer.Option(help="PEM, valid for 127.0.0.1.")],
+    tls_key: Annotated[Path, typer.Option(help="PEM.")],
+) -> None:
+    """virt-api: the admission webhooks."""
+    from clusters.kubevirt.api import serve
+
+    serve(port, tls_cert, tls_key)
+
+
+@cli.command()
+def controller(kubeconfig: Kubeconfig) -> None:
+    """virt-controller: VMs to instances, instances to pods, replica sets to instances."""
+    from clusters.kubevirt.controller import run_controller
+
+    asyncio.run(run_controller(kubeconfig))
+
+
+@cli.command()
+def handler(kubeconfig: Kubeconfig) -> None:
+    """virt-handler: the nodes' part in an instance's life."""
+    from clusters.kubevirt.handler import run_handler
+
+    asyncio.run(run_handler(kubeconfig))
+
+
+@cli.command()
+def guests(
+    kubeconfig: Kubeconfig,
+    port: Port,
+    request_cost: Annotated[int, typer.Option(help="CPU time that a request costs a guest, ms.")] = 50,
+) -> None:
+    """The guests' own service, which load makes busy."""
+    from clusters.kubevirt.guests import run_guests
+
+    asyncio.run(run_guests(kubeconfig, port, timedelta(milliseconds=request_cost)))
+
+
+if __name__ == "__main__":
+    cli()

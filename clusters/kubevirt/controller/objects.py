@@ -1,0 +1,131 @@
+"""What the reconcilers share: the names KubeVirt gives to things, owners, conditions and times.
+
+Everything here is a pure function of decoded JSON, so that a reconciler can be tested without a cluster. The
+time is always handed in. It is written in whole seconds: that is all the API keeps of its own times, and a
+JSON patch that tests a list of conditions fails for ever when its times were read with less than was written.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from virtflow.kube import Object
+
+__all__ = [
+    "API_VERSIONS",
+    "CONTROLLER_FINALIZER",
+    "FINAL_PHASES",
+    "FOREGROUND_FINALIZER",
+    "NODE_LABEL",
+    "condition",
+    "controller_of",
+    "format_time",
+    "has_api_versions",
+    "is_deleting",
+    "is_final",
+    "key_of",
+    "make_condition",
+    "now",
+    "owner_reference",
+    "parse_time",
+    "phase_of",
+    "set_phase",
+    "with_condition",
+    "without_condition",
+]
+
+CONTROLLER_FINALIZER = "kubevirt.io/virtualMachineControllerFinalize"
+FOREGROUND_FINALIZER = "kubevirt.io/foregroundDeleteVirtualMachine"
+NODE_LABEL = "kubevirt.io/nodeName"
+API_VERSIONS = {
+    "kubevirt.io/latest-observed-api-version": "v1",
+    "kubevirt.io/storage-observed-api-version": "v1",
+}
+FINAL_PHASES = ("Succeeded", "Failed")
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def format_time(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def key_of(obj: Object) -> tuple[str, str]:
+    return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+
+
+def is_deleting(obj: Object) -> bool:
+    return "deletionTimestamp" in obj["metadata"]
+
+
+def phase_of(vmi: Object) -> str:
+    phase: str = vmi.get("status", {}).get("phase") or "Pending"
+    return phase
+
+
+def is_final(vmi: Object) -> bool:
+    return phase_of(vmi) in FINAL_PHASES
+
+
+def set_phase(status: Object, phase: str, moment: datetime) -> None:
+    """Change a VMI's phase in its status, and note when that was."""
+    status["phase"] = phase
+    transition = {"phase": phase, "phaseTransitionTimestamp": format_time(moment)}
+    status["phaseTransitionTimestamps"] = [*status.get("phaseTransitionTimestamps", []), transition]
+
+
+def has_api_versions(obj: Object) -> bool:
+    annotations: Object = obj["metadata"].get("annotations", {})
+    return API_VERSIONS.items() <= annotations.items()
+
+
+def controller_of(obj: Object) -> Object | None:
+    """The owner reference of the one owner that manages the object."""
+    owners: Iterable[Object] = obj["metadata"].get("ownerReferences", [])
+    return next((owner for owner in owners if owner.get("controller")), None)
+
+
+def owner_reference(owner: Object) -> Object:
+    return {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
+
+
+def condition(obj: Object, kind: str) -> Object | None:
+    found: Iterable[Object] = obj.get("status", {}).get("conditions", [])
+    return next((each for each in found if each["type"] == kind), None)
+
+
+def make_condition(kind: str, status: str, reason: str, message: str, moment: datetime) -> Object:
+    time = format_time(moment)
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastProbeTime": time,
+        "lastTransitionTime": time,
+    }
+
+
+def with_condition(conditions: list[Object], new: Object) -> list[Object]:
+    """The conditions with this one in its type's place; one that says the same already stays, with its times."""
+    for index, old in enumerate(conditions):
+        if old["type"] == new["type"]:
+            same = (old["status"], old.get("reason")) == (new["status"], new.get("reason"))
+            return [*conditions[:index], old if same else new, *conditions[index + 1 :]]
+    return [*conditions, new]
+
+
+def without_condition(conditions: list[Object], kind: str) -> list[Object]:
+    return [each for each in conditions if each["type"] != kind]

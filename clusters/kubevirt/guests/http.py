@@ -1,0 +1,136 @@
+"""The guests' HTTP service: one port for all of them, a path for each guest and each front door.
+
+What a request waits for is one asyncio timer, set to the end of the slot its guest's machine gave it. The
+connection that balancing needs to know of is uvicorn's own: an ASGI scope names a client's address and port,
+but does not say when it hung up, and a port that is used again would inherit the guest of the one before.
+"""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from datetime import timedelta
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from clusters.kubevirt.guests.directory import Connection, Directory, Guest
+
+__all__ = ["guests_app", "guests_server", "listening_socket", "loop_clock"]
+
+LEAST_COST, MOST_COST = timedelta(milliseconds=1), timedelta(seconds=10)
+MILLISECOND = timedelta(milliseconds=1)
+
+KEEP_ALIVE = timedelta(minutes=5)
+"""Longer than any client pauses between two requests: it is the client that decides when it reconnects."""
+
+DRAIN = timedelta(seconds=1)
+
+
+def loop_clock() -> timedelta:
+    """The running event loop's own time, so that a slot's end can be handed to its timers."""
+    return timedelta(seconds=asyncio.get_running_loop().time())
+
+
+def guests_app(
+    directory: Directory, replica_set_uid: Callable[[str, str], str | None], request_cost: timedelta
+) -> Starlette:
+    """The ASGI application; `replica_set_uid` finds a VMIRS by namespace and name.
+
+    A guest answers `{"guest": name, "waited_ms": .., "cost_ms": ..}`. 404: no such VMI or VMIRS; 503: nobody
+    to answer, too many waiting, or the guest ended meanwhile; 400: a cost out of bounds.
+    """
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("ok")
+
+    async def guest(request: Request) -> Response:
+        namespace, name = request.path_params["namespace"], request.path_params["name"]
+        found = directory.get(namespace, name)
+        if found is None:
+            return failure(404, f"no guest runs in VMI {namespace}/{name}")
+        return await serve(request, found, request_cost)
+
+    async def front_door(request: Request) -> Response:
+        namespace, name = request.path_params["namespace"], request.path_params["name"]
+        uid = replica_set_uid(namespace, name)
+        if uid is None:
+            return failure(404, f"there is no VMIRS {namespace}/{name}")
+        found = directory.route(uid, request.state.connection)
+        if found is None:
+            return failure(503, f"VMIRS {namespace}/{name} has no Ready guest")
+        return await serve(request, found, request_cost)
+
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/namespaces/{namespace}/virtualmachineinstances/{name}/", guest),
+            Route("/namespaces/{namespace}/virtualmachineinstancereplicasets/{name}/", front_door),
+        ]
+    )
+
+
+async def serve(request: Request, guest: Guest, usual_cost: timedelta) -> Response:
+    asked = request.query_params.get("cost_ms")
+    try:
+        cost = usual_cost if asked is None else timedelta(milliseconds=float(asked))
+        if not LEAST_COST <= cost <= MOST_COST:
+            raise ValueError
+    except (ValueError, OverflowError):
+        bounds = f"{LEAST_COST / MILLISECOND:.0f} to {MOST_COST / MILLISECOND:.0f}"
+        return failure(400, f"cost_ms={asked!r} is not a number of milliseconds from {bounds}")
+    now = loop_clock()
+    slot = guest.machine.admit(now, cost)
+    if slot is None:
+        return failure(503, f"guest {guest.name} has too many requests waiting")
+    try:
+        async with asyncio.timeout_at(slot.end.total_seconds()):
+            await guest.ended.wait()
+    except TimeoutError:
+        waited = (slot.start - now) / MILLISECOND
+        return JSONResponse({"guest": guest.name, "waited_ms": waited, "cost_ms": cost / MILLISECOND})
+    return failure(503, f"guest {guest.name} ended before it answered")
+
+
+def failure(code: int, message: str) -> Response:
+    return JSONResponse({"error": message}, status_code=code)
+
+
+class ConnectionAware(H11Protocol):
+    """Hands each request the `Connection` it came on, and closes that with the client's."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.connection = Connection()
+        self.app_state = {**self.app_state, "connection": self.connection}
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.connection.close()
+        super().connection_lost(exc)
+
+
+def guests_server(app: Starlette) -> uvicorn.Server:
+    """A server of the application, for `serve(sockets=[listening_socket(port)])`."""
+    config = uvicorn.Config(
+        app,
+        http=ConnectionAware,
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        timeout_keep_alive=int(KEEP_ALIVE.total_seconds()),
+        timeout_graceful_shutdown=int(DRAIN.total_seconds()),
+    )
+    return uvicorn.Server(config)
+
+
+def listening_socket(port: int) -> socket.socket:
+    """A socket on 127.0.0.1 (0: any free port). Raises OSError, where uvicorn's own would leave the interpreter."""
+    listener = socket.create_server(("127.0.0.1", port))
+    # asyncio sets this only on sockets that name their protocol, which these do not; without it the head and the
+    # body of an answer, written apart, wait for the client's delayed acknowledgement: 40 ms on every request.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener

@@ -1,0 +1,293 @@
+"""The verdicts of virt-api's webhooks, asked over HTTP as the kube-apiserver asks."""
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clusters.kubevirt.api import app
+from clusters.kubevirt.api.app import WEBHOOKS
+from clusters.kubevirt.install import MUTATORS, VALIDATORS, Webhook
+from tests.unit.admission_cases import CASES, Case, merged
+from virtflow.kube import Object
+
+PLURALS = {
+    "VirtualMachine": "virtualmachines",
+    "VirtualMachineInstance": "virtualmachineinstances",
+    "VirtualMachineInstanceReplicaSet": "virtualmachineinstancereplicasets",
+}
+CONTROLLER = "system:serviceaccount:kubevirt:kubevirt-controller"
+
+
+@pytest.fixture
+async def virt_api() -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(app=app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://virt-api") as client:
+        yield client
+
+
+async def ask(
+    virt_api: httpx.AsyncClient, path: str, obj: Object, old: Object | None = None, user: str = "tenant"
+) -> Object:
+    request = {"uid": "u-1", "object": obj, "oldObject": old, "userInfo": {"username": user}}
+    answer = await virt_api.post(path, json={"request": request})
+    assert answer.status_code == 200
+    response: Object = answer.json()["response"]
+    assert response["uid"] == "u-1"
+    return response
+
+
+def patched(obj: Object, response: Object) -> Object:
+    """The object with the patch of an answer applied: whole top-level fields, by `add`."""
+    patch = json.loads(base64.b64decode(response.get("patch", "W10=")))
+    return obj | {step["path"].removeprefix("/"): step["value"] for step in patch}
+
+
+async def admit(virt_api: httpx.AsyncClient, obj: Object) -> tuple[Webhook | None, Object]:
+    """Create an object through mutators, then validators: the webhook that refused it, and the last answer."""
+    response: Object = {"allowed": True, "warnings": []}
+    for webhook in (*MUTATORS, *VALIDATORS):
+        if webhook.resource == PLURALS[obj["kind"]] and "CREATE" in webhook.operations:
+            response = await ask(virt_api, webhook.path, obj)
+            if not response["allowed"]:
+                return webhook, response
+            obj = patched(obj, response)
+    return None, response
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.case)
+async def test_recorded_case(virt_api: httpx.AsyncClient, case: Case) -> None:
+    webhook, response = await admit(virt_api, case.manifest("trace"))
+    if case.by is None or case.by == "kube-apiserver":
+        assert webhook is None
+        assert response["warnings"] == ([case.warning] if case.warning else [])
+        return
+    assert webhook is not None
+    assert webhook.name == case.by
+    status = response["status"]
+    assert (status["code"], status["message"]) == (case.code, case.message)
+    if case.code == 422:
+        where = {} if case.field is None else {"reason": "FieldValueInvalid", "field": case.field}
+        assert status["details"]["causes"] == [{"message": case.message, **where}]
+
+
+def spec_of(name: str) -> Object:
+    return next(case.spec for case in CASES if case.case == name)
+
+
+MINIMAL = spec_of("minimal")
+DOMAIN = "spec.template.spec.domain"
+
+
+def domain(patch: Object) -> Object:
+    return {"template": {"spec": {"domain": patch}}}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("patch", "causes"),
+    [
+        (
+            domain({"resources": {"requests": {"cpu": "-1"}}}),
+            {f"{DOMAIN}.resources.requests.cpu": "'-1': must be greater than or equal to 0."},
+        ),
+        (
+            domain({"resources": {"limits": {"cpu": "500m", "memory": "-1"}}}),
+            {
+                f"{DOMAIN}.resources.limits.memory": "'-1': must be greater than or equal to 0.",
+                f"{DOMAIN}.resources.requests.cpu": f"'1' is greater than {DOMAIN}.resources.limits.cpu '500m'",
+            },
+        ),
+        (
+            domain({"memory": {"guest": "2Gi"}, "resources": {"limits": {"memory": "1024Mi"}}}),
+            {
+                f"{DOMAIN}.memory.guest": "'2Gi' must be equal to or less than the memory limit "
+                f"{DOMAIN}.resources.limits.memory '1Gi'"
+            },
+        ),
+        (
+            domain({"devices": {"disks": [{"name": "disk0", "disk": {}, "lun": {}}]}}),
+            {f"{DOMAIN}.devices.disks[0]": "can only have a single target type defined"},
+        ),
+        (
+            domain({"devices": {"disks": [{"name": "disk0", "cdrom": {"bus": "virtio"}, "bootOrder": 0}]}}),
+            {
+                f"{DOMAIN}.devices.disks[0].bootOrder": "must have a boot order > 0, if supplied",
+                f"{DOMAIN}.devices.disks[0].cdrom.bus": "Bus type virtio is invalid for CD-ROM device",
+            },
+        ),
+        (
+            domain({"devices": {"interfaces": [{"name": "lan", "bridge": {}}]}}),
+            {f"{DOMAIN}.devices.interfaces[0].name": "'lan' not found."},
+        ),
+        (
+            {"template": {"spec": {"networks": [{"name": "lan", "pod": {}}]}}},
+            {"spec.template.spec.networks[0].name": "'lan' not found."},
+        ),
+        (
+            {"template": {"spec": {"hostname": "Not_a_label"}}},
+            {"spec.template.spec.hostname": "does not conform to the kubernetes DNS_LABEL rules"},
+        ),
+        (
+            {"dataVolumeTemplates": [{"metadata": {"name": "root"}, "spec": {}}]},
+            {"spec.dataVolumeTemplate[0]": "must be referenced in the VMI template's 'volumes' list"},
+        ),
+    ],
+)
+async def test_every_cause_is_named_with_its_field(
+    virt_api: httpx.AsyncClient, patch: Object, causes: dict[str, str]
+) -> None:
+    vm = {"kind": "VirtualMachine", "metadata": {}, "spec": merged(MINIMAL, patch)}
+    webhook, response = await admit(virt_api, vm)
+    assert webhook is not None
+    found = {cause["field"]: cause["message"] for cause in response["status"]["details"]["causes"]}
+    assert found.keys() == causes.keys()
+    for field, words in causes.items():
+        assert words in found[field]
+    assert response["status"]["message"] == ", ".join(found.values())
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("patch", "code", "message"),
+    [
+        (domain({"cpu": {"cores": "two"}}), 422, f'{DOMAIN}.cpu.cores in body must be of type integer: "string"'),
+        (
+            domain({"cpu": {"cores": -1}}),
+            400,
+            f"json: cannot unmarshal number -1 into Go struct field CPU.{DOMAIN}.cpu.cores of type uint32",
+        ),
+        (domain({"memory": {"guest": "1Zi"}}), 400, "quantities must match the regular expression"),
+        (domain({"memory": {"guest": "1im"}}), 400, "unable to parse quantity's suffix"),
+        (
+            domain({"devices": {"disks": [{"disk": {}}]}}),
+            422,
+            f"{DOMAIN}.devices.disks[0].name in body is required",
+        ),
+    ],
+)
+async def test_what_cannot_be_decoded_is_refused_by_the_mutator(
+    virt_api: httpx.AsyncClient, patch: Object, code: int, message: str
+) -> None:
+    vm = {"kind": "VirtualMachine", "metadata": {}, "spec": merged(MINIMAL, patch)}
+    webhook, response = await admit(virt_api, vm)
+    assert webhook is not None
+    assert webhook.name == "virtualmachines-mutator"
+    assert response["status"]["code"] == code
+    assert message in response["status"]["message"]
+
+
+@pytest.mark.anyio
+async def test_a_machine_that_is_being_deleted_is_let_go_however_wrong_it_is(
+    virt_api: httpx.AsyncClient,
+) -> None:
+    vm = {"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": spec_of("unknown runStrategy")}
+    response = await ask(virt_api, "/virtualmachines-validate", vm, vm)
+    assert response["allowed"] is True
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("user", "allowed"), [("tenant", False), (CONTROLLER, True)])
+async def test_only_kubevirt_changes_an_instances_spec(virt_api: httpx.AsyncClient, user: str, allowed: bool) -> None:
+    old = {"metadata": {}, "spec": MINIMAL["template"]["spec"]}
+    new = old | {"spec": old["spec"] | {"hostname": "other"}}
+    response = await ask(virt_api, "/virtualmachineinstances-validate-update", new, old, user)
+    assert response["allowed"] is allowed
+    if not allowed:
+        assert response["status"]["message"] == "update of VMI object is restricted"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("expression", "refusal"),
+    [
+        ({"key": "app", "operator": "In", "values": ["scale", "other"]}, None),
+        ({"key": "app", "operator": "Exists"}, None),
+        ({"key": "tier", "operator": "NotIn", "values": ["gold"]}, None),
+        ({"key": "app", "operator": "DoesNotExist"}, "selector does not match labels."),
+        ({"key": "app", "operator": "Near"}, '"Near" is not a valid label selector operator'),
+    ],
+)
+async def test_a_selector_must_select_the_template(
+    virt_api: httpx.AsyncClient, expression: Object, refusal: str | None
+) -> None:
+    spec = merged(spec_of("replica set with negative replicas"), {"selector": {"matchExpressions": [expression]}})
+    response = await ask(virt_api, "/virtualmachinereplicaset-validate", {"metadata": {}, "spec": spec})
+    assert response.get("status", {}).get("message") == refusal
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+def paths(node: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The path of every value in an object."""
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    return [at] + [path for key, value in items for path in paths(value, (*at, key))]
+
+
+def replaced(node: Any, path: tuple[Any, ...], value: Any) -> Any:
+    if not path:
+        return value
+    copy = list(node) if isinstance(node, list) else dict(node)
+    copy[path[0]] = replaced(copy[path[0]], path[1:], value)
+    return copy
+
+
+MANIFESTS = [case.manifest("trace") for case in CASES]
+BROKEN_MANIFESTS = st.sampled_from(MANIFESTS).flatmap(
+    lambda manifest: st.builds(replaced, st.just(manifest), st.sampled_from(paths(manifest)), JSON)
+)
+
+
+async def post(path: str, body: bytes) -> httpx.Response:
+    transport = httpx.ASGITransport(app=app, raise_app_exceptions=True)
+    async with httpx.AsyncClient(transport=transport, base_url="http://virt-api") as client:
+        return await client.post(path, content=body)
+
+
+def review(obj: object, old: object) -> bytes:
+    return json.dumps({"request": {"uid": "u-1", "object": obj, "oldObject": old, "userInfo": {}}}).encode()
+
+
+@pytest.mark.anyio
+@given(
+    path=st.sampled_from(sorted(WEBHOOKS)),
+    body=st.one_of(
+        st.binary(max_size=64),
+        JSON.map(lambda value: json.dumps(value).encode()),
+        st.builds(review, BROKEN_MANIFESTS, st.none() | BROKEN_MANIFESTS),
+    ),
+)
+async def test_no_body_breaks_a_webhook(path: str, body: bytes) -> None:
+    answer = await post(path, body)
+    assert answer.status_code in (200, 400)
+    if answer.status_code == 200:
+        response = answer.json()["response"]
+        assert response["allowed"] or response["status"]["code"] in (400, 422)
+        assert response["allowed"] or response["status"]["message"]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("body", [b"[" * 100_000, review({"spec": json.loads("[" * 400 + "]" * 400)}, None)])
+async def test_an_absurd_depth_is_refused(body: bytes) -> None:
+    answer = await post("/virtualmachines-mutate", body)
+    assert answer.status_code == 400 or not answer.json()["response"]["allowed"]
+
+
+@pytest.mark.anyio
+async def test_it_is_healthy(virt_api: httpx.AsyncClient) -> None:
+    assert (await virt_api.get("/healthz")).status_code == 200
+
+
+def test_each_webhook_that_is_installed_is_served() -> None:
+    assert {webhook.path for webhook in (*MUTATORS, *VALIDATORS)} == WEBHOOKS.keys()

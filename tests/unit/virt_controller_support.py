@@ -1,0 +1,325 @@
+"""Objects to test virt-controller with, and a kube-apiserver in memory that it cannot tell from a slow one."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import AsyncGenerator, Mapping
+from copy import deepcopy
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from clusters.kubevirt.api.mutate import mutate_new_instance
+from clusters.kubevirt.controller.objects import controller_of, is_deleting, is_final
+from clusters.kubevirt.controller.workqueue import FAILED_TEST
+from virtflow.kube import KubeClient, Object, Response
+
+NOW = datetime(2026, 11, 23, 6, 29, 46, tzinfo=UTC)
+TIME = "2026-11-23T06:29:46Z"
+NAMESPACE = "tenant"
+
+DOMAIN: Object = {
+    "cpu": {"cores": 1},
+    "devices": {"disks": [{"name": "disk0", "disk": {"bus": "virtio"}}]},
+    "machine": {"type": "q35"},
+    "resources": {"requests": {"cpu": "1", "memory": "1Gi"}},
+}
+TEMPLATE: Object = {
+    "metadata": {"labels": {"app": "test"}, "annotations": {"kubevirt.io/pci-topology-version": "v3"}},
+    "spec": {
+        "architecture": "amd64",
+        "domain": DOMAIN,
+        "volumes": [{"name": "disk0", "containerDisk": {"image": "registry.example/ubuntu:22.04"}}],
+    },
+}
+
+
+def make_vm(name: str = "test-vm", strategy: str = "Always", **status: Any) -> Object:
+    return {
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachine",
+        "metadata": {
+            "name": name,
+            "namespace": NAMESPACE,
+            "uid": "vm-uid",
+            "generation": 1,
+            "resourceVersion": "1",
+            "annotations": {
+                "kubevirt.io/latest-observed-api-version": "v1",
+                "kubevirt.io/storage-observed-api-version": "v1",
+            },
+            "finalizers": ["kubevirt.io/virtualMachineControllerFinalize"],
+        },
+        "spec": {"runStrategy": strategy, "template": deepcopy(TEMPLATE)},
+        "status": status,
+    }
+
+
+def make_vmi(phase: str = "Pending", owner: Object | None = None, **status: Any) -> Object:
+    meta: Object = {
+        "name": "test-vm",
+        "namespace": NAMESPACE,
+        "uid": "vmi-uid",
+        "resourceVersion": "2",
+        "creationTimestamp": TIME,
+        "labels": {"app": "test"},
+        "annotations": {
+            "kubevirt.io/latest-observed-api-version": "v1",
+            "kubevirt.io/storage-observed-api-version": "v1",
+            "kubevirt.io/pci-topology-version": "v3",
+            "kubevirt.io/vm-generation": "1",
+        },
+        "finalizers": ["kubevirt.io/foregroundDeleteVirtualMachine"],
+    }
+    if owner is not None:
+        meta["ownerReferences"] = [
+            {"kind": owner["kind"], "name": owner["metadata"]["name"], "uid": owner["metadata"]["uid"]}
+            | {"apiVersion": "kubevirt.io/v1", "controller": True, "blockOwnerDeletion": True}
+        ]
+    transitions = [{"phase": "Pending", "phaseTransitionTimestamp": TIME}]
+    new = mutate_new_instance(
+        {
+            "apiVersion": "kubevirt.io/v1",
+            "kind": "VirtualMachineInstance",
+            "metadata": meta,
+            "spec": deepcopy(TEMPLATE["spec"]),
+        }
+    )
+    new["status"] |= {"phase": phase, "phaseTransitionTimestamps": transitions, **status}
+    return new
+
+
+def deleting(obj: Object, at: str = TIME) -> Object:
+    return {**obj, "metadata": {**obj["metadata"], "deletionTimestamp": at}}
+
+
+def make_vmirs(replicas: int, name: str = "test-vmirs") -> Object:
+    return {
+        "apiVersion": "kubevirt.io/v1",
+        "kind": "VirtualMachineInstanceReplicaSet",
+        "metadata": {
+            "name": name,
+            "namespace": NAMESPACE,
+            "uid": "vmirs-uid",
+            "resourceVersion": "1",
+            "generation": 1,
+            "annotations": make_vm()["metadata"]["annotations"],
+        },
+        "spec": {
+            "replicas": replicas,
+            "selector": {"matchLabels": {"app": "test"}},
+            "template": deepcopy(TEMPLATE),
+        },
+    }
+
+
+class ApiServer(KubeClient):
+    """A kube-apiserver in memory, at the other end of a KubeClient.
+
+    It takes its time, drawn from a seeded generator, before and after each write and before each event of a
+    watch: so answers overtake events and events answers, differently for each seed. It also plays the
+    scheduler, kubelet and garbage collector of its cluster.
+    """
+
+    def __init__(self, seed: int = 0) -> None:
+        self.objects: dict[tuple[str, str, str], Object] = {}
+        self.writes: Counter[str] = Counter()
+        self.pod_quota: int | None = None
+        self.most_active: Counter[str] = Counter()
+        self._random = random.Random(seed)
+        self._version = 0
+        self._events: list[tuple[int, str, str, Object]] = []
+        self._changed = asyncio.Condition()
+
+    def all(self, plural: str) -> list[Object]:
+        return [obj for key, obj in self.objects.items() if key[0] == plural]
+
+    def find(self, plural: str, name: str) -> Object | None:
+        return self.objects.get((plural, NAMESPACE, name))
+
+    async def add(self, plural: str, obj: Object) -> None:
+        await self._store(plural, deepcopy(obj), "ADDED")
+
+    async def edit(self, plural: str, name: str, spec: Object) -> None:
+        if obj := self.find(plural, name):
+            new = deepcopy(obj)
+            new["spec"] |= spec
+            new["metadata"]["generation"] += 1
+            await self._store(plural, new, "MODIFIED")
+
+    async def remove(self, plural: str, name: str) -> None:
+        if obj := self.find(plural, name):
+            await self._delete(plural, obj)
+
+    async def until(self, holds: Any, timeout: timedelta = timedelta(seconds=20)) -> None:
+        async with asyncio.timeout(timeout.total_seconds()), self._changed:
+            await self._changed.wait_for(holds)
+
+    async def run_nodes(self) -> None:
+        """Bind pods, make them Running, and see them off, for ever."""
+        seen = 0
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._version > seen)  # noqa: B023
+            seen = self._version
+            for pod in self.all("pods"):
+                await self._dawdle(3)
+                if self.find("pods", pod["metadata"]["name"]) is pod:
+                    await self._advance_pod(pod)
+
+    async def _advance_pod(self, pod: Object) -> None:
+        new = deepcopy(pod)
+        if is_deleting(pod):
+            await self._forget("pods", pod)
+        elif "nodeName" not in pod["spec"]:
+            new["spec"]["nodeName"] = "node-1"
+            await self._store("pods", new, "MODIFIED")
+        elif pod["status"].get("phase") != "Running":
+            new["status"] |= {"phase": "Running", "containerStatuses": [{"ready": True}]}
+            await self._store("pods", new, "MODIFIED")
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: object = None,
+        query: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: timedelta = timedelta(seconds=30),
+    ) -> Response:
+        await self._dawdle(4)
+        plural, namespace, name, _ = split(path)
+        if method == "GET" and name is None:
+            answer: Response = Response(
+                200,
+                {"metadata": {"resourceVersion": str(self._version)}, "items": deepcopy(self.all(plural))},
+            )
+        else:
+            self.writes[f"{method} {plural}"] += 1
+            answer = await self._write(method, plural, (plural, namespace or "", name or ""), deepcopy(body))
+        await self._dawdle(4)
+        return Response(answer.code, deepcopy(answer.body))
+
+    async def stream(self, path: str, query: Mapping[str, str], timeout: timedelta) -> AsyncGenerator[Object, None]:
+        plural, version = split(path)[0], int(query["resourceVersion"])
+        while True:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._version > version)  # noqa: B023
+            for number, of, kind, obj in self._events[version:]:
+                version = number
+                if of == plural:
+                    await self._dawdle(8)
+                    yield {"type": kind, "object": deepcopy(obj)}
+
+    async def _write(self, method: str, plural: str, key: tuple[str, str, str], body: Any) -> Response:
+        if method == "POST":
+            return await self._create(plural, body)
+        old = self.objects.get(key)
+        if old is None:
+            return refusal(404, f'{plural} "{key[2]}" not found')
+        if method == "GET":
+            return Response(200, old)
+        if method == "DELETE":
+            if body.get("preconditions", {}).get("uid", old["metadata"]["uid"]) != old["metadata"]["uid"]:
+                return refusal(409, "the UID in the precondition is not this object's")
+            return Response(200, await self._delete(plural, old))
+        if method == "PUT":
+            if body["metadata"]["resourceVersion"] != old["metadata"]["resourceVersion"]:
+                return refusal(409, "the object has been modified")
+            return Response(200, await self._store(plural, body, "MODIFIED"))
+        new = deepcopy(old)
+        if isinstance(body, list):
+            if not all(apply_operation(new, operation) for operation in body):
+                return refusal(422, FAILED_TEST)
+        elif "status" in body:
+            new["status"].setdefault("conditions", []).extend(body["status"]["conditions"])
+        else:
+            new |= body
+        return Response(200, await self._store(plural, new, "MODIFIED"))
+
+    async def _create(self, plural: str, body: Object) -> Response:
+        meta = body["metadata"]
+        meta.setdefault("name", f"{meta.get('generateName')}{self._version:05}")
+        if self.find(plural, meta["name"]):
+            return refusal(409, f'{plural} "{meta["name"]}" already exists')
+        if plural == "pods" and self.pod_quota is not None and len(self.all("pods")) >= self.pod_quota:
+            return refusal(403, f'pods "{meta["name"]}" is forbidden: exceeded quota: tenant-quota')
+        if plural == "virtualmachineinstances":
+            body = mutate_new_instance(body)
+        if plural == "pods":
+            body["status"] = {"phase": "Pending", "qosClass": "Burstable"}
+        body["metadata"] |= {"uid": f"uid-{self._version}", "generation": 1, "creationTimestamp": TIME}
+        return Response(201, await self._store(plural, body, "ADDED"))
+
+    async def _delete(self, plural: str, obj: Object) -> Object:
+        lingers = obj["metadata"].get("finalizers") or "nodeName" in obj["spec" if plural == "pods" else "metadata"]
+        if not lingers:
+            await self._forget(plural, obj)
+            return {"kind": "Status", "status": "Success"}
+        if is_deleting(obj):
+            return obj
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return await self._store(plural, deleting(deepcopy(obj), now), "MODIFIED")
+
+    async def _store(self, plural: str, obj: Object, kind: str) -> Object:
+        meta = obj["metadata"]
+        if is_deleting(obj) and not meta.get("finalizers") and plural != "pods":
+            await self._forget(plural, obj)
+            return obj
+        self._version += 1
+        meta["resourceVersion"] = str(self._version)
+        self.objects[plural, meta["namespace"], meta["name"]] = obj
+        await self._announce(plural, kind, obj)
+        return obj
+
+    async def _forget(self, plural: str, obj: Object) -> None:
+        meta = obj["metadata"]
+        if self.objects.pop((plural, meta["namespace"], meta["name"]), None) is None:
+            return
+        self._version += 1
+        last = {**obj, "metadata": {**meta, "resourceVersion": str(self._version)}}
+        await self._announce(plural, "DELETED", last)
+        for (of, _, _), each in list(self.objects.items()):
+            if (owner := controller_of(each)) and owner["uid"] == meta["uid"]:
+                await self._delete(of, each)
+
+    async def _announce(self, plural: str, kind: str, obj: Object) -> None:
+        self._events.append((self._version, plural, kind, obj))
+        active: Counter[str] = Counter()
+        for vmi in self.all("virtualmachineinstances"):
+            owner = controller_of(vmi)
+            if owner and not is_deleting(vmi) and not is_final(vmi):
+                active[owner["uid"]] += 1
+        self.most_active |= active
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _dawdle(self, most: int) -> None:
+        for _ in range(self._random.randrange(most)):
+            await asyncio.sleep(0)
+
+
+def split(path: str) -> tuple[str, str | None, str | None, str | None]:
+    """Plural, namespace, name and subresource of a URL path."""
+    parts = path.strip("/").split("/")
+    parts = parts[2:] if parts[0] == "api" else parts[3:]
+    namespace = None
+    if parts[0] == "namespaces" and len(parts) > 2:
+        namespace, parts = parts[1], parts[2:]
+    plural, name, subresource = (*parts, None, None)[:3]
+    return str(plural), namespace, name, subresource
+
+
+def apply_operation(obj: Object, operation: Object) -> bool:
+    """One operation of a JSON patch, on the object itself; False if it was a test that fails."""
+    *parents, last = operation["path"].strip("/").split("/")
+    for part in parents:
+        obj = obj[part]
+    if operation["op"] == "test":
+        return bool(obj.get(last) == operation["value"])
+    obj[last] = operation["value"]
+    return True
+
+
+def refusal(code: int, message: str) -> Response:
+    return Response(code, {"kind": "Status", "code": code, "message": message})

@@ -1,0 +1,74 @@
+"""Arrows 12 to 15, out and in: load makes a replica set of virtual machines grow, its end makes it shrink."""
+
+import asyncio
+
+from temporalio import workflow
+from temporalio.exceptions import ApplicationError
+
+with workflow.unsafe.imports_passed_through():
+    from activities.autoscaling import Autoscaling
+    from activities.evidence import Evidence
+    from activities.load import Load
+
+from workflows.models import Autoscaled, AutoscaleOrder, LoadOutcome, ReplicasWait, ScaleState, SettleWait
+from workflows.options import QUICK, READ, loading, waiting
+
+__all__ = ["AutoscaleUnderLoad"]
+
+
+@workflow.defn
+class AutoscaleUnderLoad:
+    """The state before is asked for too: a wait for the minimum would pass before anything had started."""
+
+    @workflow.run
+    async def run(self, order: AutoscaleOrder) -> Autoscaled:
+        spec = await workflow.execute_activity_method(Autoscaling.read_autoscaler, order.target, **QUICK)
+        at_minimum = ReplicasWait(order.target, spec.minimum, order.scaled_in_within)
+        before = await workflow.execute_activity_method(
+            Autoscaling.await_replicas, at_minimum, **waiting(at_minimum.within)
+        )
+
+        # 12-15, out
+        settled, outcome = await self._settle_under_load(order)
+
+        # 12-15, in
+        after = await workflow.execute_activity_method(
+            Autoscaling.await_replicas, at_minimum, **waiting(at_minimum.within)
+        )
+
+        # and the proof of each decision
+        decisions = await workflow.execute_activity_method(Evidence.observe_scale_decisions, order.target, **READ)
+        return Autoscaled(
+            before,
+            settled,
+            after,
+            spec.minimum,
+            spec.maximum,
+            spec.target_utilization,
+            outcome,
+            decisions,
+        )
+
+    async def _settle_under_load(self, order: AutoscaleOrder) -> tuple[ScaleState, LoadOutcome]:
+        load = workflow.start_activity_method(Load.run, order.load, **loading(order.load.ramp + order.load.hold))
+        settling = workflow.start_activity_method(
+            Autoscaling.await_settled,
+            SettleWait(order.target, order.settled_within),
+            **waiting(order.settled_within),
+        )
+        try:
+            await workflow.wait([load, settling], return_when=asyncio.FIRST_COMPLETED)
+            if not settling.done():
+                await load
+                raise ApplicationError(
+                    f"The load ended after {order.load.ramp + order.load.hold} before the replica set had settled.",
+                    type="LoadTooShort",
+                    non_retryable=True,
+                )
+            settled = await settling
+        finally:
+            settling.cancel()
+            # Also after a failure: load that nobody waits for would fall on the next scenario.
+            await workflow.execute_activity_method(Load.stop, order.load, **QUICK)
+            outcome = await load
+        return settled, outcome
