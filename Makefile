@@ -1,5 +1,5 @@
 # Every target makes what it needs first: the virtual environment here, the toolchain in the user's cache.
-# Settings: TOOLCHAIN=build|<folder>, CLUSTER=<name>, KEEP=1.
+# Settings: TOOLCHAIN=build|<folder>, CLUSTER=<name>, KEEP=1; of load: USERS=<number>, DURATION=<seconds>.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,7 +8,7 @@ export VIRTFLOW_TOOLCHAIN := $(or $(TOOLCHAIN),build)
 export VIRTFLOW_CLUSTER := $(or $(CLUSTER),local)
 export VIRTFLOW_KEEP := $(or $(KEEP),0)
 
-.PHONY: e2e test up down status lint format
+.PHONY: e2e test up down status load lint format
 
 e2e: .venv/ready
 	@$(BIN)/python -m virtflow e2e
@@ -18,6 +18,9 @@ test: lint
 
 up down status: .venv/ready
 	@$(BIN)/python -m virtflow $@
+
+load: .venv/ready
+	@$(BIN)/python -m virtflow load --users $(or $(USERS),28) --duration $(or $(DURATION),120)
 
 lint: .venv/ready
 	@$(BIN)/python -m ruff check .

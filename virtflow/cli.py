@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from datetime import timedelta
 from typing import Annotated, NoReturn
 
 import typer
@@ -82,6 +83,20 @@ def e2e(
 
     settings = Settings()
     raise typer.Exit(run_features(settings, keep=keep or settings.keep, only=feature))
+
+
+@app.command()
+def load(
+    users: Annotated[int, typer.Option(min=1, help="Users that send a request a second each.")] = 28,
+    duration: Annotated[int, typer.Option(min=10, help="Seconds, of which a tenth is the ramp.")] = 120,
+) -> None:
+    """Put load on a replica set of virtual machines and show how it scales. The cluster must be up."""
+    import asyncio
+
+    from clusters.local import LocalCluster
+    from virtflow.apply_load import apply_load
+
+    asyncio.run(apply_load(LocalCluster(Settings()).endpoints(), users, timedelta(seconds=duration)))
 
 
 def main() -> NoReturn:

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from temporalio.common import RetryPolicy
-from temporalio.workflow import ActivityConfig
+from temporalio.workflow import ActivityCancellationType, ActivityConfig
 
 __all__ = ["CLEAN_UP", "IDLE_TIMEOUT", "QUICK", "READ", "loading", "waiting"]
 
@@ -17,10 +17,15 @@ _RETRY = RetryPolicy(
     maximum_interval=timedelta(seconds=5),
 )
 
+# Not the default, TRY_CANCEL: that goes on while the cancelled activity may still be making something, and
+# what undoes it would come too early.
+_WAIT = ActivityCancellationType.WAIT_CANCELLATION_COMPLETED
+
 QUICK = ActivityConfig(
     start_to_close_timeout=timedelta(seconds=30),
     schedule_to_close_timeout=timedelta(minutes=2),
     retry_policy=_RETRY,
+    cancellation_type=_WAIT,
 )
 """A request or a few."""
 
@@ -28,6 +33,7 @@ READ = ActivityConfig(
     start_to_close_timeout=timedelta(seconds=30),
     schedule_to_close_timeout=timedelta(seconds=90),
     retry_policy=_RETRY,
+    cancellation_type=_WAIT,
 )
 """Reading evidence."""
 
@@ -36,6 +42,7 @@ CLEAN_UP = ActivityConfig(
     schedule_to_close_timeout=timedelta(minutes=10),
     heartbeat_timeout=timedelta(seconds=20),
     retry_policy=_RETRY,
+    cancellation_type=_WAIT,
 )
 """Deleting, and waiting until it is gone. Tried for long: what it leaves, somebody else has to find."""
 
@@ -51,6 +58,7 @@ def loading(planned: timedelta) -> ActivityConfig:
         schedule_to_close_timeout=2 * planned + LOAD_OVERTIME,
         heartbeat_timeout=timedelta(seconds=20),
         retry_policy=_RETRY,
+        cancellation_type=_WAIT,
     )
 
 
@@ -61,4 +69,5 @@ def waiting(limit: timedelta) -> ActivityConfig:
         schedule_to_close_timeout=limit + timedelta(seconds=30),
         heartbeat_timeout=timedelta(seconds=20),
         retry_policy=_RETRY,
+        cancellation_type=_WAIT,
     )

@@ -89,6 +89,9 @@ def _read_yaml(text: str) -> object:
         elif isinstance(event, yaml.CollectionStartEvent):
             if event.tag:
                 raise ManifestError(f"it has a tag ({event.tag}), which JSON has no word for")
+            # Here, not afterwards: libyaml's time for each further bracket grows with the open ones.
+            if len(open_collections) > MAX_DEPTH:
+                raise RecursionError
             open_collections.append([])
         elif isinstance(event, yaml.CollectionEndEvent):
             items = open_collections.pop()

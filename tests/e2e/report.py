@@ -16,6 +16,7 @@ class StepRecord:
     text: str
     took: timedelta
     error: str | None
+    notes: list[str]
 
 
 @dataclass
@@ -36,6 +37,8 @@ class Report:
         self._folder = folder
         self._scenarios: list[ScenarioRecord] = []
         self._step = ("", 0.0)
+        self._notes: list[str] = []
+        self._left = ""
 
     def scenario_starts(self, feature: str, name: str) -> None:
         if not self._scenarios or self._scenarios[-1].feature != feature:
@@ -46,26 +49,38 @@ class Report:
     def step_starts(self, text: str, now: float) -> None:
         self._step = text, now
 
+    def note(self, text: str) -> None:
+        """A line of evidence, shown under the step that looked at it."""
+        self._notes.append(text)
+
     def step_ends(self, now: float, error: str | None) -> None:
         text, began = self._step
-        step = StepRecord(text, timedelta(seconds=now - began), error)
+        step = StepRecord(text, timedelta(seconds=now - began), error, self._notes)
+        self._notes = []
         self._scenarios[-1].steps.append(step)
         mark = "[red]✗[/]" if error else "[green]✓[/]"
         console.print(f"    {mark} {_escaped(text)} [dim]{_seconds(step.took)}[/]")
+        for note in step.notes:
+            console.print(f"      [dim]{_escaped(note)}[/]")
         if error:
             console.print("      " + error.replace("\n", "\n      "), style="red", markup=False)
 
     def scenario_reports(self, report: pytest.TestReport) -> None:
         """The outcome of a test's setup, call or teardown: the scenario's own, whichever part fails."""
-        if not self._scenarios:
-            return
         scenario = self._scenarios[-1]
         scenario.took += timedelta(seconds=report.duration)
         if report.failed:
             scenario.outcome = "failed"
             scenario.problem = scenario.problem or f"{report.when}: {_last_line(report.longreprtext)}"
-            if report.when == "teardown":
-                console.print(f"    [red]✗ cleanup[/] {_escaped(_last_line(report.longreprtext))}")
+
+    def cleanup_reports(self, report: pytest.TestReport) -> None:
+        """The outcome of the last test, which sees that everything is undone."""
+        if report.when == "call":
+            self._left = _last_line(report.longreprtext) if report.failed else ""
+            words = _escaped(self._left) or "Everything the scenarios made is gone"
+            console.print(
+                f"\n  {'[red]✗[/]' if report.failed else '[green]✓[/]'} {words} [dim]{report.duration:.2f}s[/]"
+            )
 
     def write(self) -> None:
         if self._folder is None:
@@ -80,11 +95,13 @@ class Report:
             lines += [f"### {_mark(scenario.outcome == 'passed')} {scenario.name} ({_seconds(scenario.took)})", ""]
             for step in scenario.steps:
                 lines.append(f"- {_mark(step.error is None)} {step.text} ({_seconds(step.took)})")
+                lines += [f"  - {note}" for note in step.notes]
                 if step.error:
                     lines += ["", "  ```", *(f"  {line}" for line in step.error.splitlines()), "  ```", ""]
             if scenario.problem and all(step.error is None for step in scenario.steps):
                 lines += ["", f"  {scenario.problem}"]
             lines.append("")
+        lines += ["## Cleanup", "", self._left or "Everything the scenarios made is gone.", ""]
         (self._folder / "summary.md").write_text("\n".join(lines))
 
 

@@ -27,6 +27,7 @@ from workflows.scenario import Scenario
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Session
+    from tests.e2e.report import Report
 
 MANIFESTS = Path(__file__).parents[2] / "features" / "manifests"
 RUNNING_WITHIN = timedelta(seconds=60)
@@ -132,7 +133,7 @@ def answer_warns(world: World, words: str) -> None:
 
 
 @then(parsers.parse("the virtual machine runs within {seconds:d} seconds"))
-def virtual_machine_runs(world: World, seconds: int) -> None:
+def virtual_machine_runs(report: "Report", world: World, seconds: int) -> None:
     created = world.created
     assert created is not None, "No virtual machine was created before this step."
     assert created.state is not None, f"It was refused: {created.answer.message}"
@@ -142,15 +143,19 @@ def virtual_machine_runs(world: World, seconds: int) -> None:
     last = created.arrows[-1]
     assert last.after is not None, "The audit log holds no write that says the virtual machine is running."
     assert last.after <= timedelta(seconds=seconds), f"It took {last.after.total_seconds():.1f} s."
+    report.note(f"{created.state.phase} on {created.state.node} after {last.after / MILLISECOND:.0f} ms")
 
 
 @then("each arrow of the create sequence is in the audit log, by its own actor and in order")
-def create_sequence_observed(world: World) -> None:
+def create_sequence_observed(report: "Report", world: World) -> None:
     assert world.created is not None, "No virtual machine was created before this step."
     missing = [
         f"{arrow.number} {arrow.title} by {arrow.actor}" for arrow in world.created.arrows if not arrow.observed
     ]
     assert world.created.arrows, "No sequence was observed."
+    for arrow in world.created.arrows:
+        after = f"{arrow.after / MILLISECOND:>5.0f} ms" if arrow.after is not None else " missing"
+        report.note(f"{after}  {arrow.number:>2} {arrow.title}, by {arrow.actor.rpartition(':')[2]}")
     assert not missing, f"Not in the audit log, or not after the arrow before it: {'; '.join(missing)}"
 
 
@@ -205,14 +210,15 @@ def has_settled(world: World) -> None:
 
 
 @then(parsers.parse("the latency has recovered to a P95 of at most {limit:d} ms"))
-def latency_has_recovered(world: World, limit: int) -> None:
+def latency_has_recovered(report: "Report", world: World, limit: int) -> None:
     load = world.last_autoscaled().load
     worst, last = load.worst.p95, load.last.p95
+    for title, stretch in (("whole load", load.whole), ("worst 10 s", load.worst), ("last 10 s", load.last)):
+        p95 = "among the failed" if stretch.p95 is None else f"{stretch.p95 / MILLISECOND:.0f} ms"
+        report.note(f"{title}: P95 {p95}, {stretch.requests} requests, {stretch.failed} failed")
     assert load.never_started == 0, f"{load.never_started} users never started."
     assert last is not None, f"In the last seconds {load.last.failed} of {load.last.requests} requests failed."
-    assert last <= timedelta(milliseconds=limit), (
-        f"The P95 at the end is {last / MILLISECOND:.0f} ms."
-    )
+    assert last <= timedelta(milliseconds=limit), f"The P95 at the end is {last / MILLISECOND:.0f} ms."
     assert worst is None or worst > last, "The latency never rose: this load was no load."
 
 
@@ -225,8 +231,10 @@ def has_scaled_in(world: World, minimum: int) -> None:
 
 
 @then("each decision agrees with the autoscaler's metrics and policy, and virt-controller followed it")
-def decisions_agree(world: World) -> None:
+def decisions_agree(report: "Report", world: World) -> None:
     decisions = world.last_autoscaled().decisions
+    for d in decisions:
+        report.note(f"{d.at.total_seconds():>5.1f} s  {d.before} → {d.after} at {d.utilization} % of {d.target} %")
     wrong = [f"{d.before} → {d.after}: {d.disagreement}" for d in decisions if d.disagreement]
     not_followed = [f"{d.before} → {d.after}" for d in decisions if not d.followed]
     assert decisions, "The audit log holds no decision of the autoscaler."

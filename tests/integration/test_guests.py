@@ -45,10 +45,12 @@ async def namespace(kube: KubeClient) -> AsyncIterator[str]:
 
 
 async def until_answered(client: httpx.AsyncClient, path: str, code: int) -> httpx.Response:
-    async with asyncio.timeout(PATIENCE):
-        while (answer := await client.get(path)).status_code != code:
-            await asyncio.sleep(0.1)
-        return answer
+    for _ in range(PATIENCE * 10):
+        answer = await client.get(path)
+        if answer.status_code == code:
+            return answer
+        await asyncio.sleep(0.1)
+    raise TimeoutError(f"{path} still answers {answer.status_code}, not {code}: {answer.text}")
 
 
 def usage_of(pod: Object | None) -> str | None:

@@ -33,10 +33,12 @@ async def front_door(kube: KubeClient, guests_url: str) -> AsyncIterator[str]:
     spec = {"replicas": 1, "selector": {"matchLabels": {"app": "web"}}, "template": template}
     await kube.create(VMIRS, {"metadata": {"name": "web"}, "spec": spec}, NAME)
     path = f"/namespaces/{NAME}/virtualmachineinstancereplicasets/web/"
-    async with httpx.AsyncClient(base_url=guests_url) as client:
-        await until_answered(client, path, 200)
-    yield guests_url + path
-    await kube.delete(NAMESPACES, NAME)
+    try:
+        async with httpx.AsyncClient(base_url=guests_url) as client:
+            await until_answered(client, path, 200)
+        yield guests_url + path
+    finally:
+        await kube.delete(NAMESPACES, NAME)
 
 
 async def test_load_past_capacity_waits_and_shows_on_the_pod(

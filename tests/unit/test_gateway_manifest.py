@@ -20,6 +20,14 @@ VALUES = st.recursive(
 OBJECTS = st.dictionaries(st.text(), VALUES, max_size=5)
 
 
+def is_json_object_or_refused(body: bytes, media_type: str) -> bool:
+    try:
+        manifest = decode(body, media_type)
+    except ManifestError as error:
+        return str(error).startswith("The request body is no manifest: ")
+    return isinstance(json.loads(json.dumps(manifest, allow_nan=False)), dict)
+
+
 @given(OBJECTS)
 def test_json_is_read_as_it_was_written(manifest: dict[str, object]) -> None:
     assert decode(json.dumps(manifest).encode(), JSON) == manifest
@@ -27,29 +35,17 @@ def test_json_is_read_as_it_was_written(manifest: dict[str, object]) -> None:
 
 @given(OBJECTS)
 def test_yaml_is_read_as_it_was_written(manifest: dict[str, object]) -> None:
-    # Without line breaks inside flow scalars YAML contains JSON, and ASCII escapes suit both.
-    text = yaml.safe_dump(manifest, allow_unicode=False)
-    assert decode(text.encode(), YAML) == manifest
+    assert decode(yaml.safe_dump(manifest).encode(), YAML) == manifest
 
 
 @given(st.binary(max_size=300), st.sampled_from(sorted(MEDIA_TYPES)))
 def test_any_bytes_are_an_object_or_refused(body: bytes, media_type: str) -> None:
-    try:
-        manifest = decode(body, media_type)
-    except ManifestError as error:
-        assert str(error).startswith("The request body is no manifest: ")
-    else:
-        assert isinstance(json.loads(json.dumps(manifest, allow_nan=False)), dict)
+    assert is_json_object_or_refused(body, media_type)
 
 
 @given(st.text(alphabet="{}[]:,-?&*!|>'\"%@` #\n\t~01x_.eabn", max_size=60))
 def test_any_yaml_is_an_object_or_refused(text: str) -> None:
-    try:
-        manifest = decode(text.encode(), YAML)
-    except ManifestError as error:
-        assert str(error).startswith("The request body is no manifest: ")
-    else:
-        assert isinstance(json.loads(json.dumps(manifest, allow_nan=False)), dict)
+    assert is_json_object_or_refused(text.encode(), YAML)
 
 
 @pytest.mark.parametrize(
@@ -130,8 +126,5 @@ def test_nesting_up_to_the_limit_is_read() -> None:
 )
 def test_a_mebibyte_of_malice_costs_seconds_at_most(body: bytes) -> None:
     started = process_time()
-    try:
-        decode(body, YAML)
-    except ManifestError as error:
-        assert str(error)
+    assert is_json_object_or_refused(body, YAML)
     assert process_time() - started < 10

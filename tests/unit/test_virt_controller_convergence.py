@@ -147,8 +147,7 @@ async def test_a_deleted_guest_ends_as_succeeded() -> None:
         await server.until(lambda: is_running(server))
 
         def ended() -> bool:
-            for vmi in server.all("virtualmachineinstances"):
-                ends.append(phase_of(vmi))
+            ends.extend(map(phase_of, server.all("virtualmachineinstances")))
             return server.all("virtualmachineinstances") == []
 
         await server.edit("virtualmachines", "test-vm", {"runStrategy": "Halted"})

@@ -217,16 +217,27 @@ class ApiServer(KubeClient):
         old = self.objects.get(key)
         if old is None:
             return refusal(404, f'{plural} "{key[2]}" not found')
-        if method == "GET":
-            return Response(200, old)
-        if method == "DELETE":
-            if body.get("preconditions", {}).get("uid", old["metadata"]["uid"]) != old["metadata"]["uid"]:
-                return refusal(409, "the UID in the precondition is not this object's")
-            return Response(200, await self._delete(plural, old))
-        if method == "PUT":
-            if body["metadata"]["resourceVersion"] != old["metadata"]["resourceVersion"]:
-                return refusal(409, "the object has been modified")
-            return Response(200, await self._store(plural, body, "MODIFIED"))
+        match method:
+            case "DELETE":
+                return await self._end(plural, old, body)
+            case "PUT":
+                return await self._replace(plural, old, body)
+            case "PATCH":
+                return await self._patch(plural, old, body)
+            case _:
+                return Response(200, old)
+
+    async def _end(self, plural: str, old: Object, options: Object) -> Response:
+        if options["preconditions"]["uid"] != old["metadata"]["uid"]:
+            return refusal(409, "the UID in the precondition is not this object's")
+        return Response(200, await self._delete(plural, old))
+
+    async def _replace(self, plural: str, old: Object, body: Object) -> Response:
+        if body["metadata"]["resourceVersion"] != old["metadata"]["resourceVersion"]:
+            return refusal(409, "the object has been modified")
+        return Response(200, await self._store(plural, body, "MODIFIED"))
+
+    async def _patch(self, plural: str, old: Object, body: Any) -> Response:
         new = deepcopy(old)
         if isinstance(body, list):
             if not all(apply_operation(new, operation) for operation in body):

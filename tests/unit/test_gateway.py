@@ -1,0 +1,451 @@
+"""The gateway between a caller and a kube-apiserver that is played, at its HTTP border, by a small server.
+
+What only a real kube-apiserver can show (RBAC, impersonation, audit) is in tests/integration/test_gateway.py.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+import pytest
+import yaml
+from aiohttp import web
+from aiohttp.test_utils import BaseTestServer, TestServer
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from clusters.gateway import ACCESS_REVIEW_SUFFIX, AUDIENCE, TOKEN_REVIEW_SUFFIX, manifests
+from clusters.gateway.access_log import AccessLog
+from clusters.gateway.app import MAX_BODY, create_app
+from virtflow.kube import KubeClient, Object
+from virtflow.kube.resources import CLUSTER_ROLES
+
+pytestmark = pytest.mark.anyio
+
+TENANT = "system:serviceaccount:tenant-a:tenant-a-user"
+VM: Object = {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "metadata": {"name": "test-vm"}, "spec": {}}
+BASE = "/apis/kubevirt.io/v1/namespaces/tenant-a/virtualmachines"
+REVIEWS = ("/apis/authentication.k8s.io/v1/tokenreviews", "/apis/authorization.k8s.io/v1/subjectaccessreviews")
+AUTH = {"Authorization": "Bearer good"}
+JSON = {"Content-Type": "application/json"}
+
+
+@dataclass
+class FakeApiserver:
+    """Knows the tokens `good` (tenant-a's) and `human`; allows tenant-a all in its namespace but delete."""
+
+    requests: list[web.BaseRequest] = field(default_factory=list)
+    bodies: list[Object] = field(default_factory=list)
+    code: int = 200
+    answer: Object = field(default_factory=lambda: dict(VM))
+    warnings: list[str] = field(default_factory=list)
+    review_code: int = 201
+    audiences: list[str] = field(default_factory=lambda: [AUDIENCE])
+    delay: timedelta = timedelta(0)
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        text = await request.text()
+        body: Object = json.loads(text) if text else {}
+        self.requests.append(request)
+        self.bodies.append(body)
+        if request.path == REVIEWS[0]:
+            return self._review(self._token(body["spec"]))
+        if request.path == REVIEWS[1]:
+            wanted = body["spec"]["resourceAttributes"]
+            allowed = wanted["namespace"] == "tenant-a" and wanted["verb"] != "delete"
+            return self._review({"allowed": allowed, "reason": "RBAC: as the test wants"})
+        await asyncio.sleep(self.delay.total_seconds())
+        response = web.json_response(self.answer, status=self.code)
+        for warning in self.warnings:
+            response.headers.add("Warning", warning)
+        return response
+
+    def _review(self, status: Object) -> web.Response:
+        return web.json_response({"status": status, "message": "as the test wants"}, status=self.review_code)
+
+    def _token(self, spec: Object) -> Object:
+        users = {"good": TENANT, "human": "jane"}
+        if spec["token"] not in users or spec["audiences"] != [AUDIENCE]:
+            return {"authenticated": False, "error": "invalid bearer token"}
+        user = {"username": users[spec["token"]], "uid": "u1", "groups": ["g1"], "extra": {"e": ["x"]}}
+        return {"authenticated": True, "user": user, "audiences": self.audiences}
+
+
+@dataclass
+class Setup:
+    fake: FakeApiserver
+    server: BaseTestServer
+    http: httpx.AsyncClient
+    access_log: Path
+
+    def lines(self) -> list[Object]:
+        return [json.loads(line) for line in self.access_log.read_text().splitlines()]
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Setup]:
+    fake = FakeApiserver()
+    async with TestServer(_raw_app(fake)) as server:
+        kubeconfig = tmp_path / "kubeconfig"
+        kubeconfig.write_text(
+            yaml.safe_dump(
+                {
+                    "current-context": "c",
+                    "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+                    "clusters": [{"name": "c", "cluster": {"server": str(server.make_url("/"))}}],
+                    "users": [{"name": "u", "user": {"token": "the-gateways-own"}}],
+                }
+            )
+        )
+        access_log = AccessLog(tmp_path / "access.log")
+        async with await KubeClient.connect(kubeconfig, agent="iam-gateway") as kube:
+            app = create_app(kube, access_log, timeout=timedelta(seconds=1))
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="https://gateway") as http:
+                yield Setup(fake, server, http, tmp_path / "access.log")
+        access_log.close()
+
+
+def _raw_app(fake: FakeApiserver) -> web.Application:
+    app = web.Application(client_max_size=4 * MAX_BODY)
+    app.router.add_route("*", "/{path:.*}", fake.handle)
+    return app
+
+
+def is_status(response: httpx.Response, code: int, reason: str) -> bool:
+    body = response.json()
+    assert response.status_code == code, response.text
+    assert (body["apiVersion"], body["kind"], body["status"]) == ("v1", "Status", "Failure")
+    assert (body["code"], body["reason"]) == (code, reason)
+    request_id = {"reason": "RequestId", "message": response.headers["x-request-id"]}
+    return request_id in body["details"]["causes"]
+
+
+async def test_a_create_is_reviewed_twice_and_then_sent_as_the_tenant(gateway: Setup) -> None:
+    gateway.fake.code = 201
+    url = "/virtualmachines?fieldValidation=Strict&dryRun=All"
+    response = await gateway.http.post(url, json=VM, headers={**AUTH, "X-Request-Id": "run-1.step-2"})
+
+    assert (response.status_code, response.json()) == (201, VM)
+    assert response.headers["x-request-id"] == "run-1.step-2"
+    assert [request.path for request in gateway.fake.requests] == [*REVIEWS, BASE]
+    token_review, access_review, create = gateway.fake.requests
+    assert token_review.headers["Audit-ID"] == "run-1.step-2" + TOKEN_REVIEW_SUFFIX
+    assert access_review.headers["Audit-ID"] == "run-1.step-2" + ACCESS_REVIEW_SUFFIX
+    assert create.headers["Audit-ID"] == "run-1.step-2"
+    assert create.headers["Impersonate-User"] == TENANT
+    assert create.headers["Authorization"] == "Bearer the-gateways-own"
+    assert dict(create.query) == {"fieldValidation": "Strict", "dryRun": "All"}
+    assert gateway.fake.bodies[1]["spec"] == {
+        "user": TENANT,
+        "uid": "u1",
+        "groups": ["g1"],
+        "extra": {"e": ["x"]},
+        "resourceAttributes": {
+            "namespace": "tenant-a",
+            "verb": "create",
+            "group": "kubevirt.io",
+            "version": "v1",
+            "resource": "virtualmachines",
+            "name": "",
+        },
+    }
+    assert gateway.fake.bodies[2] == VM
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "verb", "upstream"),
+    [
+        ("GET", "/virtualmachines", "list", BASE),
+        ("GET", "/virtualmachines/test-vm", "get", f"{BASE}/test-vm"),
+        ("PUT", "/virtualmachines/test-vm", "update", f"{BASE}/test-vm"),
+    ],
+)
+async def test_each_method_has_its_verb_and_path(
+    gateway: Setup, method: str, path: str, verb: str, upstream: str
+) -> None:
+    response = await gateway.http.request(method, path, headers=AUTH, json=VM if method == "PUT" else None)
+    assert response.status_code == 200
+    assert gateway.fake.bodies[1]["spec"]["resourceAttributes"]["verb"] == verb
+    assert (gateway.fake.requests[2].method, gateway.fake.requests[2].path) == (method, upstream)
+
+
+async def test_yaml_is_sent_on_as_json(gateway: Setup) -> None:
+    headers = {**AUTH, "Content-Type": "application/yaml; charset=utf-8"}
+    response = await gateway.http.post("/virtualmachines", content=yaml.safe_dump(VM), headers=headers)
+    assert response.status_code == 200
+    assert gateway.fake.bodies[2] == VM
+
+
+async def test_the_servers_refusal_and_warnings_come_back_unchanged(gateway: Setup) -> None:
+    gateway.fake.code, gateway.fake.answer = 422, {"kind": "Status", "code": 422, "message": "spec.é"}
+    gateway.fake.warnings = ['299 - "unknown field \\"spec.é\\""', '299 - "and another"']
+    response = await gateway.http.post("/virtualmachines", json=VM, headers=AUTH)
+    assert (response.status_code, response.json()) == (422, gateway.fake.answer)
+    raw = [value.decode() for name, value in response.headers.raw if name == b"warning"]
+    assert raw == gateway.fake.warnings
+    assert gateway.lines()[0]["verdict"] == "allowed"
+    assert gateway.lines()[0]["reason"] == "spec.é"
+
+
+@pytest.mark.parametrize("header", ["Impersonate-User", "impersonate-group", "Impersonate-Extra-x", "X-Remote-User"])
+async def test_forged_identities_are_refused_before_anything_is_asked(gateway: Setup, header: str) -> None:
+    response = await gateway.http.get("/virtualmachines", headers={**AUTH, header: "system:admin"})
+    assert is_status(response, 400, "BadRequest")
+    assert header.lower() in response.json()["message"]
+    assert not gateway.fake.requests
+
+
+async def test_two_authorization_headers_are_refused(gateway: Setup) -> None:
+    twice = [("Authorization", "Bearer good"), ("Authorization", "Bearer human")]
+    assert is_status(await gateway.http.get("/virtualmachines", headers=twice), 400, "BadRequest")
+    assert not gateway.fake.requests
+
+
+@pytest.mark.parametrize("value", ["short", "a" * 49, "-starts-badly", "has space in it", "ünïcödé-id"])
+async def test_a_request_id_out_of_pattern_is_refused(gateway: Setup, value: str) -> None:
+    headers = {**AUTH, "X-Request-Id": value.encode().decode("latin-1")}
+    response = await gateway.http.get("/virtualmachines", headers=httpx.Headers(headers, encoding="latin-1"))
+    assert is_status(response, 400, "BadRequest")
+    assert len(response.headers["x-request-id"]) == 32
+
+
+@pytest.mark.parametrize("value", [None, "", "good", "Basic good", "Bearer", "Bearer g ood", "Bearer unknown"])
+async def test_without_a_good_token_it_is_401(gateway: Setup, value: str | None) -> None:
+    headers = {} if value is None else {"Authorization": value}
+    response = await gateway.http.get("/virtualmachines", headers=headers)
+    assert is_status(response, 401, "Unauthorized")
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert gateway.lines()[0]["verdict"] == "unauthenticated"
+    assert BASE not in [request.path for request in gateway.fake.requests]
+
+
+async def test_a_review_that_ignores_audiences_is_not_believed(gateway: Setup) -> None:
+    gateway.fake.audiences = []
+    assert is_status(await gateway.http.get("/virtualmachines", headers=AUTH), 401, "Unauthorized")
+
+
+async def test_a_user_who_is_no_service_account_has_no_tenant(gateway: Setup) -> None:
+    response = await gateway.http.get("/virtualmachines", headers={"Authorization": "Bearer human"})
+    assert is_status(response, 403, "Forbidden")
+    assert "jane" in response.json()["message"]
+
+
+async def test_a_denied_verb_is_refused_in_kubernetes_words(gateway: Setup) -> None:
+    response = await gateway.http.delete("/virtualmachines/test-vm", headers=AUTH)
+    assert is_status(response, 403, "Forbidden")
+    assert response.json()["message"] == (
+        f'virtualmachines.kubevirt.io "test-vm" is forbidden: User "{TENANT}" cannot delete resource '
+        '"virtualmachines" in API group "kubevirt.io" in the namespace "tenant-a": RBAC: as the test wants'
+    )
+    assert response.json()["details"].items() >= {"name": "test-vm", "group": "kubevirt.io"}.items()
+    assert [request.path for request in gateway.fake.requests] == [*REVIEWS]
+
+
+@pytest.mark.parametrize(
+    ("query", "metadata", "namespace"),
+    [("?namespace=tenant-b", {}, "tenant-b"), ("", {"namespace": "tenant-b"}, "tenant-b")],
+)
+async def test_another_namespace_is_asked_of_rbac(
+    gateway: Setup, query: str, metadata: Object, namespace: str
+) -> None:
+    vm = {**VM, "metadata": {"name": "test-vm", **metadata}}
+    response = await gateway.http.post(f"/virtualmachines{query}", json=vm, headers=AUTH)
+    assert is_status(response, 403, "Forbidden")
+    assert f'in the namespace "{namespace}"' in response.json()["message"]
+    assert gateway.lines()[0].items() >= {"namespace": namespace, "tenant": "tenant-a", "verdict": "denied"}.items()
+
+
+@pytest.mark.parametrize(
+    ("query", "body"),
+    [
+        ("?namespace=tenant-a", {"metadata": {"namespace": "tenant-b"}}),
+        ("?namespace=tenant-a&namespace=tenant-a", {}),
+        ("?namespace=", {}),
+        ("?namespace=../../nodes", {}),
+        ("?watch=true", {}),
+        ("", {"metadata": {"namespace": 1}}),
+        ("", {"metadata": {"namespace": ""}}),
+        ("", {"metadata": {"namespace": "\ud800"}}),
+        ("", {"metadata": []}),
+        ("", []),
+    ],
+)
+async def test_what_has_no_one_meaning_is_400(gateway: Setup, query: str, body: object) -> None:
+    headers = {**AUTH, **JSON}
+    response = await gateway.http.post(f"/virtualmachines{query}", content=json.dumps(body), headers=headers)
+    assert is_status(response, 400, "BadRequest")
+    assert [request.path for request in gateway.fake.requests] == [REVIEWS[0]]
+
+
+@pytest.mark.parametrize("name", ["..", "A", "a_b", "a" * 254, "-a", "é", "a\n"])
+async def test_a_name_that_is_none_is_400(gateway: Setup, name: str) -> None:
+    path = "/virtualmachines/" + quote(name, safe="").replace("..", "%2e%2e")
+    assert is_status(await gateway.http.get(path, headers=AUTH), 400, "BadRequest")
+    assert [request.path for request in gateway.fake.requests] == [REVIEWS[0]]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{}, {"Content-Type": "text/plain"}, {**JSON, "Content-Encoding": "gzip"}, [*JSON.items(), *JSON.items()]],
+)
+async def test_other_media_types_are_415(gateway: Setup, headers: dict[str, str] | list[tuple[str, str]]) -> None:
+    all_headers = [*AUTH.items(), *(headers.items() if isinstance(headers, dict) else headers)]
+    response = await gateway.http.post("/virtualmachines", content=b"{}", headers=all_headers)
+    assert is_status(response, 415, "UnsupportedMediaType")
+
+
+async def test_a_body_too_long_is_not_read_to_its_end(gateway: Setup) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 65536
+            yield b" " * 65536
+
+    response = await gateway.http.post("/virtualmachines", content=endless(), headers={**AUTH, **JSON})
+    assert is_status(response, 413, "RequestEntityTooLarge")
+    assert sent <= MAX_BODY + 2 * 65536
+
+
+async def test_a_body_that_would_be_dropped_is_refused(gateway: Setup) -> None:
+    response = await gateway.http.request("DELETE", "/virtualmachines/test-vm", headers=AUTH, json={"a": 1})
+    assert is_status(response, 400, "BadRequest")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        ("PATCH", "/virtualmachines/test-vm", {"GET", "PUT", "DELETE"}),
+        ("HEAD", "/virtualmachines/test-vm", {"GET", "PUT", "DELETE"}),
+        ("DELETE", "/virtualmachines", {"GET", "POST"}),
+    ],
+)
+async def test_other_methods_are_405(gateway: Setup, method: str, path: str, allow: set[str]) -> None:
+    response = await gateway.http.request(method, path, headers=AUTH)
+    assert response.status_code == 405
+    assert set(response.headers["allow"].split(", ")) - {"HEAD"} == allow
+    assert method == "HEAD" or is_status(response, 405, "MethodNotAllowed")
+
+
+@pytest.mark.parametrize("path", ["/", "/virtualmachines/", "/virtualmachines/a/b", "/apis/kubevirt.io/v1"])
+async def test_other_paths_are_404(gateway: Setup, path: str) -> None:
+    assert is_status(await gateway.http.get(path, headers=AUTH), 404, "NotFound")
+    assert not gateway.fake.requests
+
+
+async def test_an_apiserver_that_is_away_is_503(gateway: Setup) -> None:
+    await gateway.server.close()
+    response = await gateway.http.get("/virtualmachines", headers=AUTH)
+    assert is_status(response, 503, "ServiceUnavailable")
+    assert gateway.lines()[0]["verdict"] == "unavailable"
+    assert "Connect call failed" in gateway.lines()[0]["reason"]
+    assert is_status(await gateway.http.get("/readyz"), 503, "ServiceUnavailable")
+    assert (await gateway.http.get("/healthz")).status_code == 200
+    assert len(gateway.lines()) == 1
+
+
+async def test_an_apiserver_that_is_too_slow_is_504_and_says_what_may_have_happened(gateway: Setup) -> None:
+    gateway.fake.delay = timedelta(seconds=30)
+    response = await gateway.http.post("/virtualmachines", json=VM, headers=AUTH)
+    assert is_status(response, 504, "Timeout")
+    assert "may have been carried out" in response.json()["message"]
+
+
+async def test_a_gateway_without_rights_says_that_it_is_not_the_callers_fault(gateway: Setup) -> None:
+    gateway.fake.review_code = 403
+    response = await gateway.http.get("/virtualmachines", headers=AUTH)
+    assert is_status(response, 503, "ServiceUnavailable")
+    assert "TokenReview" in response.json()["message"]
+    assert "as the test wants" in gateway.lines()[0]["reason"]
+
+
+async def test_ready_is_whether_the_apiserver_answers(gateway: Setup) -> None:
+    assert (await gateway.http.get("/readyz")).status_code == 200
+    gateway.fake.code = 500
+    assert is_status(await gateway.http.get("/readyz"), 503, "ServiceUnavailable")
+    assert not gateway.lines()
+
+
+async def test_the_access_log_says_who_what_and_why_but_not_the_token(gateway: Setup) -> None:
+    response = await gateway.http.post("/virtualmachines", json=VM, headers=AUTH)
+    (line,) = gateway.lines()
+    assert line.pop("time").endswith("Z")
+    assert 0 < line.pop("latency_ms") < 10_000
+    assert line == {
+        "request_id": response.headers["x-request-id"],
+        "user": TENANT,
+        "tenant": "tenant-a",
+        "namespace": "tenant-a",
+        "verb": "create",
+        "name": "test-vm",
+        "code": 200,
+        "verdict": "allowed",
+        "reason": "RBAC: as the test wants",
+    }
+    assert "good" not in gateway.access_log.read_text()
+
+
+PRINTABLE = st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=40)
+IDENTITY_HEADERS = ["Impersonate-User", "Impersonate-Group", "Impersonate-Extra-a", "X-Remote-User", "Authorization"]
+OTHER_HEADERS = ["X-Request-Id", "Audit-ID", "Content-Type", "Content-Length", "Content-Encoding", "Accept", "Cookie"]
+HEADER_NAMES = st.sampled_from([*IDENTITY_HEADERS, *OTHER_HEADERS])
+NAMES = st.text(max_size=20) | st.sampled_from(["test-vm", "..", ".", "a/../b", "a%2fb"])
+BODIES = (
+    st.binary(max_size=200)
+    | st.text(max_size=200).map(str.encode)
+    | st.dictionaries(
+        st.sampled_from(["apiVersion", "kind", "metadata", "spec"]),
+        st.none() | st.integers() | st.text() | st.dictionaries(st.sampled_from(["name", "namespace"]), st.text()),
+    ).map(lambda body: json.dumps(body).encode())
+)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    method=st.sampled_from(["GET", "POST", "PUT", "DELETE", "PATCH"]),
+    name=st.none() | NAMES,
+    query=st.dictionaries(st.sampled_from(["namespace", "dryRun", "fieldValidation", "x"]), st.text(), max_size=2),
+    media_type=st.sampled_from(["application/json", "application/yaml", "text/plain"]),
+    extra=st.lists(st.tuples(HEADER_NAMES, PRINTABLE), max_size=2),
+    body=BODIES,
+)
+async def test_no_request_makes_a_5xx_or_passes_an_identity_on(
+    gateway: Setup,
+    method: str,
+    name: str | None,
+    query: dict[str, str],
+    media_type: str,
+    extra: list[tuple[str, str]],
+    body: bytes,
+) -> None:
+    gateway.fake.requests.clear()
+    path = "/virtualmachines" if name is None else "/virtualmachines/" + quote(name, safe="").replace(".", "%2e")
+    headers = [("Authorization", "Bearer good"), ("Content-Type", media_type), *extra]
+    content = b"" if method in ("GET", "DELETE") else body
+    response = await gateway.http.request(method, path, params=query, headers=headers, content=content)
+
+    assert response.status_code < 500, response.text
+    assert isinstance(response.json(), dict)
+    for request in gateway.fake.requests:
+        reviewed = request.path in REVIEWS
+        assert reviewed or request.path.startswith(BASE), request.path
+        identity = {name: value for name, value in request.headers.items() if "mpersonate" in name or "emote" in name}
+        assert identity == ({} if reviewed else {"Impersonate-User": TENANT})
+        assert request.headers["Authorization"] == "Bearer the-gateways-own"
+        assert request.headers["Audit-ID"].startswith(response.headers["x-request-id"])
+
+
+def test_the_gateways_rights_are_these_three() -> None:
+    rules = [rule for resource, body in manifests() if resource == CLUSTER_ROLES for rule in body["rules"]]
+    assert [(rule["resources"], rule["verbs"]) for rule in rules] == [
+        (["tokenreviews"], ["create"]),
+        (["subjectaccessreviews"], ["create"]),
+        (["serviceaccounts"], ["impersonate"]),
+    ]

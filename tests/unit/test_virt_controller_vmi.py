@@ -1,0 +1,160 @@
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from clusters.kubevirt.controller import vmi as reconciler
+from clusters.kubevirt.controller.launcher import launcher_pod
+from clusters.kubevirt.controller.writes import Create, Delete, Patch, Replace, Write
+from tests.unit.virt_controller_support import NOW, deleting, make_vmi
+from virtflow.kube import Object
+
+UNPAUSED = {"type": "kubevirt.io/virtual-machine-unpaused", "status": "True", "reason": "NotPaused"}
+UNSCHEDULABLE = {
+    "type": "PodScheduled",
+    "status": "False",
+    "reason": "Unschedulable",
+    "message": "0/3 nodes are available",
+    "lastTransitionTime": "2026-11-23T06:30:10Z",
+    "observedGeneration": 1,
+}
+
+
+def make_pod(phase: str = "Pending", node: str | None = None, *conditions: Object) -> Object:
+    pod = launcher_pod(make_vmi())
+    pod["metadata"] |= {"uid": "pod-uid", "resourceVersion": "3"}
+    pod["status"] = {"phase": phase, "qosClass": "Burstable", "conditions": [UNPAUSED, *conditions]}
+    if node:
+        pod["spec"]["nodeName"] = node
+    if phase == "Running":
+        pod["status"]["containerStatuses"] = [{"name": "compute", "ready": True}]
+    return pod
+
+
+def replaced(writes: list[Write]) -> Object:
+    (write,) = writes
+    assert isinstance(write, Replace)
+    return write.body
+
+
+def reasons(vmi: Object) -> list[str]:
+    return [each.get("reason", each["status"]) for each in vmi["status"]["conditions"]]
+
+
+def placed(phase: str = "Running", **status: Any) -> Object:
+    """A VMI that has been through Scheduling and Scheduled."""
+    vmi = make_vmi("Scheduling")
+    vmi = replaced(reconciler.plan(vmi, make_pod("Running", "node-1"), NOW))
+    vmi["status"] |= {"phase": phase, **status}
+    return vmi
+
+
+def test_a_new_instance_is_annotated_then_gets_its_pod() -> None:
+    vmi = make_vmi()
+    vmi["metadata"]["annotations"] = {}
+    annotated = replaced(reconciler.plan(vmi, None, NOW))
+    assert annotated["metadata"]["annotations"]["kubevirt.io/latest-observed-api-version"] == "v1"
+    (write,) = reconciler.plan(annotated, None, NOW)
+    assert isinstance(write, Create)
+    assert write.body["metadata"]["ownerReferences"][0]["uid"] == "vmi-uid"
+
+
+def test_a_pod_makes_it_scheduling() -> None:
+    pod = make_pod()
+    pod["status"]["conditions"] = []
+    unpaused, update = reconciler.plan(make_vmi(), pod, NOW)
+    assert isinstance(unpaused, Patch)
+    assert unpaused.subresource == "status"
+    vmi = replaced([update])
+    assert vmi["status"]["phase"] == "Scheduling"
+    assert reasons(vmi) == ["GuestNotRunning"]
+    assert vmi["status"]["activePods"] == {"pod-uid": ""}
+    assert vmi["status"]["memory"]["memoryOverhead"] == "290Mi"
+    assert [each["phase"] for each in vmi["status"]["phaseTransitionTimestamps"]] == ["Pending", "Scheduling"]
+    assert reconciler.plan(vmi, make_pod(), NOW) == []
+
+
+def test_a_ready_pod_makes_it_scheduled_on_its_node() -> None:
+    vmi = replaced(reconciler.plan(make_vmi("Scheduling"), make_pod("Running", "node-1"), NOW))
+    assert vmi["status"]["phase"] == "Scheduled"
+    assert vmi["status"]["nodeName"] == "node-1"
+    assert vmi["metadata"]["labels"]["kubevirt.io/nodeName"] == "node-1"
+    assert vmi["status"]["activePods"] == {"pod-uid": "node-1"}
+    assert vmi["status"]["interfaces"] == [{"name": "default", "podInterfaceName": "eth0"}]
+    assert vmi["status"]["volumeStatus"] == [{"name": "disk0", "target": ""}]
+    (label,) = reconciler.plan(vmi, make_pod("Running", "node-1"), NOW)
+    assert isinstance(label, Patch)
+    assert isinstance(label.patch, list)
+    assert label.patch[1]["value"]["kubevirt.io/nodeName"] == "node-1"
+
+
+def test_an_unschedulable_pod_is_told_until_it_is_scheduled() -> None:
+    vmi = replaced(reconciler.plan(make_vmi("Scheduling"), make_pod("Pending", None, UNSCHEDULABLE), NOW))
+    assert reasons(vmi) == ["GuestNotRunning", "Unschedulable"]
+    assert "observedGeneration" not in vmi["status"]["conditions"][1]
+    vmi = replaced(reconciler.plan(vmi, make_pod("Running", "node-1"), NOW))
+    assert reasons(vmi) == ["GuestNotRunning"]
+
+
+def test_a_refused_pod_is_told_once() -> None:
+    vmi = replaced(reconciler.failed_create(make_vmi(), "exceeded quota: q", NOW))
+    assert reasons(vmi) == ["PodNotExists", "FailedCreate"]
+    assert vmi["status"]["conditions"][1]["message"].endswith("pod: exceeded quota: q")
+    assert reconciler.failed_create(vmi, "exceeded quota: more used", NOW + timedelta(hours=1)) == []
+
+
+@pytest.mark.parametrize("pod", [None, make_pod("Failed", "node-1")])
+def test_without_its_pod_a_running_instance_has_failed(pod: Object | None) -> None:
+    *_, write = reconciler.plan(placed(), pod, NOW)
+    assert isinstance(write, Patch)
+    assert isinstance(write.patch, list)
+    assert {"op": "test", "path": "/status/phase", "value": "Running"} in write.patch
+    assert {"op": "replace", "path": "/status/phase", "value": "Failed"} in write.patch
+
+
+def test_a_terminating_pod_is_not_ready() -> None:
+    (write,) = reconciler.plan(placed(), deleting(make_pod("Running", "node-1")), NOW)
+    assert isinstance(write, Patch)
+    assert isinstance(write.patch, list)
+    assert [each["path"] for each in write.patch] == ["/status/conditions", "/status/conditions"]
+    assert write.patch[1]["value"][0]["reason"] == "PodTerminating"
+
+
+def test_a_deleted_instance_takes_its_pod_along() -> None:
+    writes = reconciler.plan(deleting(placed()), make_pod("Running", "node-1"), NOW)
+    assert [type(write) for write in writes] == [Delete]
+    final = reconciler.plan(placed("Failed"), make_pod("Failed", "node-1"), NOW)
+    assert [type(write) for write in final] == [Delete]
+
+
+def test_virt_handler_has_a_while_to_report_a_deleted_guests_end() -> None:
+    vmi = deleting(placed())
+    within, after = NOW + timedelta(seconds=9), NOW + timedelta(seconds=11)
+    assert reconciler.awaits_handler(vmi, within)
+    assert reconciler.next_phase(vmi, None, within) == "Running"
+    assert not reconciler.awaits_handler(vmi, after)
+    assert reconciler.next_phase(vmi, None, after) == "Failed"
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed", "Pending", "Scheduling"])
+def test_the_finalizer_goes_with_the_last_word(phase: str) -> None:
+    ended = replaced(reconciler.plan(deleting(make_vmi(phase)), None, NOW))
+    assert ended["metadata"]["finalizers"] == []
+    assert ended["status"]["phase"] == ("Succeeded" if phase == "Succeeded" else "Failed")
+    assert reasons(ended) == ["PodNotExists"]
+
+
+def test_an_ended_instance_waits_for_its_pod() -> None:
+    vmi = deleting(placed("Succeeded"))
+    terminating = deleting(make_pod("Running", "node-1"))
+    for write in reconciler.plan(vmi, terminating, NOW):
+        assert isinstance(write, Patch)
+        assert "finalizers" not in str(write.patch)
+
+
+def test_an_instance_that_is_as_it_should_be_is_left_alone() -> None:
+    pod = make_pod("Running", "node-1")
+    pod["metadata"]["labels"]["kubevirt.io/nodeName"] = "node-1"
+    assert reconciler.plan(placed("Scheduled"), pod, NOW) == []
+    ready = {"type": "Ready", "status": "True"}
+    assert reconciler.plan(placed("Running", conditions=[ready]), pod, NOW) == []

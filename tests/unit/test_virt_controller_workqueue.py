@@ -1,0 +1,108 @@
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import pytest
+
+from clusters.kubevirt.controller.workqueue import WorkQueue
+from virtflow.kube import Key, KubeError
+
+pytestmark = pytest.mark.anyio
+KEY = ("tenant", "test-vm")
+
+
+@asynccontextmanager
+async def running(queue: WorkQueue) -> AsyncIterator[None]:
+    task = asyncio.create_task(queue.run())
+    try:
+        async with asyncio.timeout(10):
+            yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def test_one_key_is_worked_on_once_at_a_time_and_once_more_after_a_change() -> None:
+    begun, go_on, done = asyncio.Semaphore(0), asyncio.Semaphore(0), asyncio.Event()
+    at_work, runs = 0, 0
+
+    async def reconcile(_: Key) -> None:
+        nonlocal at_work, runs
+        at_work, runs = at_work + 1, runs + 1
+        assert at_work == 1
+        begun.release()
+        await go_on.acquire()
+        at_work -= 1
+        if runs == 2:
+            done.set()
+
+    queue = WorkQueue("VM", reconcile)
+    async with running(queue):
+        queue.add(KEY)
+        queue.add(KEY)
+        await begun.acquire()
+        for _ in range(5):
+            queue.add(KEY)
+        go_on.release()
+        go_on.release()
+        await done.wait()
+    assert runs == 2
+
+
+async def test_keys_do_not_wait_for_one_another() -> None:
+    meeting = asyncio.Barrier(2)
+    met = asyncio.Event()
+
+    async def reconcile(_: Key) -> None:
+        await meeting.wait()
+        met.set()
+
+    queue = WorkQueue("VM", reconcile, workers=2)
+    async with running(queue):
+        queue.add(("tenant", "a"))
+        queue.add(("tenant", "b"))
+        await met.wait()
+    assert met.is_set()
+
+
+@pytest.mark.parametrize(
+    "error", [KubeError(409, {}, "PUT"), KubeError(403, {}, "POST"), TimeoutError(), KeyError("bug")]
+)
+async def test_what_failed_comes_back(error: Exception) -> None:
+    tries: Counter[Key] = Counter()
+    done = asyncio.Event()
+
+    async def reconcile(key: Key) -> None:
+        tries[key] += 1
+        if tries[key] < 4:
+            raise error
+        done.set()
+
+    queue = WorkQueue("VM", reconcile, workers=1)
+    async with running(queue):
+        queue.add(KEY)
+        await done.wait()
+    assert tries[KEY] == 4
+
+
+async def test_a_reconciler_may_ask_to_look_again() -> None:
+    tries = 0
+    done = asyncio.Event()
+
+    async def reconcile(_: Key) -> timedelta | None:
+        nonlocal tries
+        tries += 1
+        if tries == 2:
+            done.set()
+            return None
+        return timedelta(milliseconds=1)
+
+    queue = WorkQueue("VM", reconcile)
+    async with running(queue):
+        queue.add(KEY)
+        await done.wait()
+    assert tries == 2

@@ -1,0 +1,43 @@
+"""Workflows on Temporal's time-skipping server, with activities that only note that they were called.
+
+The server has one clock for all, so these tests do not run at the same time.
+"""
+
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from temporalio.client import Client
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Worker
+
+from virtflow.worker import WORKFLOWS
+
+TASK_QUEUE = "tests"
+
+
+@pytest.fixture
+async def environment() -> AsyncIterator[WorkflowEnvironment]:
+    program = Path(sys.executable).with_name("temporal-test-server")
+    async with await WorkflowEnvironment.start_time_skipping(
+        test_server_existing_path=str(program), data_converter=pydantic_data_converter
+    ) as environment:
+        yield environment
+
+
+@pytest.fixture
+def client(environment: WorkflowEnvironment) -> Client:
+    return environment.client
+
+
+@pytest.fixture
+def worker(client: Client) -> Callable[..., Worker]:
+    """A worker with all workflows and the given activities; use it as `async with worker(...)`."""
+
+    def make(*activities: Callable[..., Any]) -> Worker:
+        return Worker(client, task_queue=TASK_QUEUE, workflows=WORKFLOWS, activities=activities)
+
+    return make

@@ -1,0 +1,80 @@
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from temporalio.client import Client, WorkflowFailureError
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.worker import Replayer, Worker
+
+from tests.workflows.conftest import TASK_QUEUE
+from tests.workflows.fakes import World
+from workflows.autoscale import AutoscaleUnderLoad
+from workflows.models import AutoscaleOrder, LoadOrder, ReplicaSetRef
+
+TARGET = ReplicaSetRef("tenant-a-1", "vmirs", "hpa")
+LOAD = LoadOrder("load", TARGET, 10, timedelta(seconds=5), timedelta(minutes=5))
+ORDER = AutoscaleOrder(TARGET, LOAD, timedelta(minutes=5), timedelta(minutes=5))
+
+
+async def run(client: Client) -> object:
+    return await client.execute_workflow(AutoscaleUnderLoad.run, ORDER, id="autoscale", task_queue=TASK_QUEUE)
+
+
+@pytest.mark.anyio
+async def test_it_asks_for_the_state_before_and_waits_for_the_end(
+    client: Client, worker: Callable[..., Worker]
+) -> None:
+    world = World()
+    async with worker(*world.activities):
+        scaled = await client.execute_workflow(AutoscaleUnderLoad.run, ORDER, id="a", task_queue=TASK_QUEUE)
+    assert world.calls[:2] == ["read_autoscaler", "await_replicas 1"]
+    assert set(world.calls[2:4]) == {"run_load", "await_settled"}
+    assert world.calls[4:] == ["stop_load", "load ended", "await_replicas 1", "observe_scale_decisions"]
+    assert (scaled.before.replicas, scaled.settled.replicas, scaled.after.replicas) == (1, 4, 1)
+    assert scaled.highest == 4
+
+
+@pytest.mark.anyio
+async def test_load_is_stopped_when_it_never_settles(client: Client, worker: Callable[..., Worker]) -> None:
+    world = World()
+    world.settle_fails = True
+    async with worker(*world.activities):
+        with pytest.raises(WorkflowFailureError) as failure:
+            await run(client)
+    assert "it never scaled" in str(failure.value.cause.__cause__)
+    assert world.calls[-2:] == ["stop_load", "load ended"]
+
+
+@pytest.mark.anyio
+async def test_a_load_that_ends_first_is_a_failure(client: Client, worker: Callable[..., Worker]) -> None:
+    world = World()
+    world.hangs = True
+    world.load_ends.set()
+    async with worker(*world.activities):
+        with pytest.raises(WorkflowFailureError) as failure:
+            await run(client)
+    assert "before the replica set had settled" in str(failure.value.cause)
+
+
+@pytest.mark.anyio
+async def test_cancel_stops_the_load(client: Client, worker: Callable[..., Worker]) -> None:
+    world = World()
+    world.hangs = True
+    async with worker(*world.activities):
+        handle = await client.start_workflow(AutoscaleUnderLoad.run, ORDER, id="a", task_queue=TASK_QUEUE)
+        await world.running.wait()
+        await handle.cancel()
+        with pytest.raises(WorkflowFailureError):
+            await handle.result()
+    assert "stop_load" in world.calls
+    assert "observe_scale_decisions" not in world.calls
+
+
+@pytest.mark.anyio
+async def test_its_history_replays(client: Client, worker: Callable[..., Worker]) -> None:
+    world = World()
+    async with worker(*world.activities):
+        handle = await client.start_workflow(AutoscaleUnderLoad.run, ORDER, id="a", task_queue=TASK_QUEUE)
+        await handle.result()
+    replayer = Replayer(workflows=[AutoscaleUnderLoad], data_converter=pydantic_data_converter)
+    assert (await replayer.replay_workflow(await handle.fetch_history())).replay_failure is None

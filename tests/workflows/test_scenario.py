@@ -1,0 +1,119 @@
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError, WorkflowUpdateStage
+from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import Replayer, Worker
+
+from tests.workflows.conftest import TASK_QUEUE
+from tests.workflows.fakes import ORDER, TENANT, World
+from virtflow.worker import WORKFLOWS
+from workflows.models import ScenarioOrder, VirtualMachineOrder
+from workflows.scenario import Scenario
+
+SCENARIO = ScenarioOrder("r", "a feature", "a scenario", {}, timedelta(minutes=10))
+MACHINE = VirtualMachineOrder(TENANT, "kind: VirtualMachine", {}, timedelta(minutes=1))
+
+Handle = WorkflowHandle[Scenario, list[str]]
+
+
+async def start(client: Client) -> Handle:
+    return await client.start_workflow(Scenario.run, SCENARIO, id="scenario", task_queue=TASK_QUEUE)
+
+
+@pytest.mark.anyio
+async def test_what_was_made_is_undone_last_first(client: Client, worker: Callable[..., Worker]) -> None:
+    world = World()
+    other = type(ORDER)("tenant-b", "tenant-b-1", {})
+    async with worker(*world.activities):
+        handle = await start(client)
+        await handle.execute_update(Scenario.create_tenant, ORDER)
+        await handle.execute_update(Scenario.create_tenant, other)
+        await handle.signal(Scenario.end)
+        assert await handle.result() == []
+    assert world.calls[-2:] == ["delete_tenant tenant-b-1", "delete_tenant tenant-a-1"]
+
+
+@pytest.mark.anyio
+async def test_a_repeated_step_returns_the_first_result(client: Client, worker: Callable[..., Worker]) -> None:
+    world = World()
+    async with worker(*world.activities):
+        handle = await start(client)
+        first = await handle.execute_update(Scenario.create_virtual_machine, MACHINE, id="001-step")
+        again = await handle.execute_update(Scenario.create_virtual_machine, MACHINE, id="001-step")
+        await handle.signal(Scenario.end)
+        await handle.result()
+    assert first == again
+    assert world.calls.count("send create") == 1
+
+
+@pytest.mark.anyio
+async def test_a_create_that_failed_is_undone_too(client: Client, worker: Callable[..., Worker]) -> None:
+    world = World()
+    world.tenant_fails = True
+    async with worker(*world.activities):
+        handle = await start(client)
+        with pytest.raises(WorkflowUpdateFailedError):
+            await handle.execute_update(Scenario.create_tenant, ORDER)
+        await handle.signal(Scenario.end)
+        await handle.result()
+    assert world.calls == ["create_tenant", "delete_tenant tenant-a-1"]
+
+
+@pytest.mark.anyio
+async def test_what_cannot_be_undone_is_named(client: Client, worker: Callable[..., Worker]) -> None:
+    world = World()
+    world.undo_fails = True
+    async with worker(*world.activities):
+        handle = await start(client)
+        await handle.execute_update(Scenario.create_tenant, ORDER)
+        await handle.signal(Scenario.end)
+        [left] = await handle.result()
+    assert "tenant-a-1" in left
+    assert "finalizer" in left
+
+
+@pytest.mark.anyio
+async def test_cancel_ends_the_running_step_before_undoing(client: Client, worker: Callable[..., Worker]) -> None:
+    world = World()
+    world.hangs = True
+    async with worker(*world.activities):
+        handle = await start(client)
+        await handle.execute_update(Scenario.create_tenant, ORDER)
+        step = await handle.start_update(
+            Scenario.create_virtual_machine, MACHINE, wait_for_stage=WorkflowUpdateStage.ACCEPTED
+        )
+        await world.running.wait()
+        await handle.cancel()
+        assert await handle.result() == []
+        with pytest.raises(WorkflowUpdateFailedError):
+            await step.result()
+    assert world.calls[-2:] == ["await_running cancelled", "delete_tenant tenant-a-1"]
+
+
+@pytest.mark.anyio
+async def test_silence_undoes(environment: WorkflowEnvironment, worker: Callable[..., Worker]) -> None:
+    world = World()
+    async with worker(*world.activities):
+        handle = await start(environment.client)
+        await handle.execute_update(Scenario.create_tenant, ORDER)
+        # Nobody speaks: result() lets the server skip the ten minutes.
+        assert await handle.result() == []
+    assert world.calls == ["create_tenant", "delete_tenant tenant-a-1"]
+
+
+@pytest.mark.anyio
+async def test_its_history_replays(client: Client, worker: Callable[..., Worker]) -> None:
+    world = World()
+    async with worker(*world.activities):
+        handle = await start(client)
+        await handle.execute_update(Scenario.create_tenant, ORDER)
+        await handle.execute_update(Scenario.create_virtual_machine, MACHINE)
+        await handle.signal(Scenario.end)
+        await handle.result()
+    result = await Replayer(workflows=WORKFLOWS, data_converter=pydantic_data_converter).replay_workflow(
+        await handle.fetch_history()
+    )
+    assert result.replay_failure is None
