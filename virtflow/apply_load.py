@@ -46,9 +46,7 @@ async def apply_load(endpoints: Endpoints, users: int, duration: timedelta) -> N
         load = LoadOrder(name, target, users, ramp, duration - ramp)
         folder = endpoints.access_log.parents[1] / "load" / name
         async with await KubeClient.connect(endpoints.kubeconfig) as kube, _scaling(kube, target) as scaling:
-            console.print(
-                f"\n{'time':>6} {'users':>6} {'req/s':>6} {'failed':>6} {'P95':>8}   replicas  CPU of request"
-            )
+            console.print("\n  time  users  req/s failed      P95   ready of wanted  CPU of request")
             result = await run_load(plan_of(load, endpoints), folder, lambda progress: _show(progress, scaling))
         _summarize(result)
     finally:
@@ -61,9 +59,10 @@ async def _make_replica_set(session: WorkflowHandle[Scenario, list[str]], order:
     tenant = await session.execute_update(
         Scenario.create_tenant, TenantOrder(order.run_id, order.run_id, order.labels)
     )
-    texts = ((MANIFESTS / name).read_text() for name in ("test-vmirs.yaml", "test-hpa.yaml"))
+    replica_set, autoscaler = ((MANIFESTS / name).read_text() for name in ("test-vmirs.yaml", "test-hpa.yaml"))
     return await session.execute_update(
-        Scenario.create_replica_set, ReplicaSetOrder(tenant.namespace, *texts, order.labels, READY_WITHIN)
+        Scenario.create_replica_set,
+        ReplicaSetOrder(tenant.namespace, replica_set, autoscaler, order.labels, READY_WITHIN),
     )
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from temporalio import workflow
 from temporalio.exceptions import ActivityError
 
 __all__ = ["Saga"]
@@ -36,5 +35,4 @@ class Saga:
                 await compensation.undo()
             except ActivityError as error:
                 left.append(f"{compensation.title}: {error.cause or error}")
-                workflow.logger.error("could not undo %s: %s", compensation.title, error.cause)
         return left
