@@ -68,18 +68,19 @@ class LocalCluster:
     def up(self) -> Endpoints:
         """Bring everything up, or the part of it that is not; return when all of it answers."""
         kwok = self._kwok
+        toolchain = find_toolchain(self._settings.toolchain, self._settings.cache_home)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with phase("Starting Kubernetes (etcd, control plane, kwok nodes)"):
             if kwok.exists():
-                kwok.start()
+                kwok.start(toolchain)
             else:
-                kwok.create()
+                kwok.create(toolchain)
                 create_certificates(kwok)
         ports = Ports.choose(self.folder / "ports.json")
         endpoints = self._describe(ports)
         with phase("Installing KubeVirt's stand-in, the IAM gateway, metrics-server"):
             asyncio.run(install(kwok, ports, self._settings.nodes))
-            self._supervisor.start(programs(kwok, ports, endpoints, REQUEST_COST))
+            self._supervisor.start(programs(kwok, toolchain, ports, endpoints, REQUEST_COST))
         endpoints.save(self._endpoints_file)
         with phase("Waiting until everything answers") as show:
             asyncio.run(self._wait_ready(endpoints, ports, show))

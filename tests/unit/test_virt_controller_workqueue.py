@@ -7,10 +7,9 @@ from datetime import timedelta
 
 import pytest
 
-from clusters.kubevirt.controller.workqueue import WorkQueue
-from virtflow.kube import Key, KubeError
+from clusters.kubevirt.controller.workqueue import FAILED_TEST, WorkQueue, is_lost_race
+from virtflow.kube import Key, KubeError, Object
 
-pytestmark = pytest.mark.anyio
 KEY = ("tenant", "test-vm")
 
 
@@ -26,6 +25,7 @@ async def running(queue: WorkQueue) -> AsyncIterator[None]:
             await task
 
 
+@pytest.mark.anyio
 async def test_one_key_is_worked_on_once_at_a_time_and_once_more_after_a_change() -> None:
     begun, go_on, done = asyncio.Semaphore(0), asyncio.Semaphore(0), asyncio.Event()
     at_work, runs = 0, 0
@@ -53,6 +53,7 @@ async def test_one_key_is_worked_on_once_at_a_time_and_once_more_after_a_change(
     assert runs == 2
 
 
+@pytest.mark.anyio
 async def test_keys_do_not_wait_for_one_another() -> None:
     meeting = asyncio.Barrier(2)
     met = asyncio.Event()
@@ -72,6 +73,7 @@ async def test_keys_do_not_wait_for_one_another() -> None:
 @pytest.mark.parametrize(
     "error", [KubeError(409, {}, "PUT"), KubeError(403, {}, "POST"), TimeoutError(), KeyError("bug")]
 )
+@pytest.mark.anyio
 async def test_what_failed_comes_back(error: Exception) -> None:
     tries: Counter[Key] = Counter()
     done = asyncio.Event()
@@ -89,6 +91,7 @@ async def test_what_failed_comes_back(error: Exception) -> None:
     assert tries[KEY] == 4
 
 
+@pytest.mark.anyio
 async def test_a_reconciler_may_ask_to_look_again() -> None:
     tries = 0
     done = asyncio.Event()
@@ -106,3 +109,19 @@ async def test_a_reconciler_may_ask_to_look_again() -> None:
         queue.add(KEY)
         await done.wait()
     assert tries == 2
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "lost"),
+    [
+        (409, {}, True),
+        (404, {}, True),
+        (422, {"message": FAILED_TEST}, True),
+        (422, {"message": "spec.domain is required"}, False),
+        (403, {"message": "exceeded quota"}, False),
+        (403, {"details": {"causes": [{"reason": "NamespaceTerminating"}]}}, True),
+        (403, {"details": None}, False),
+    ],
+)
+def test_what_is_nobodys_fault(code: int, status: Object, lost: bool) -> None:
+    assert is_lost_race(KubeError(code, status, "PUT")) is lost

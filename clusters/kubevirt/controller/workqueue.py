@@ -86,4 +86,9 @@ class WorkQueue:
 
 def is_lost_race(error: KubeError) -> bool:
     """Whether it only says that the cache was behind: someone else wrote, or deleted, first."""
-    return error.code in (404, 409) or (error.code == 422 and error.message == FAILED_TEST)
+    causes = (error.status.get("details") or {}).get("causes") or []
+    return (
+        error.code in (404, 409)
+        or (error.code == 422 and error.message == FAILED_TEST)
+        or any(cause.get("reason") == "NamespaceTerminating" for cause in causes)
+    )
