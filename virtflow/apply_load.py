@@ -32,8 +32,11 @@ RAMP_SHARE = 10
 """The ramp is a tenth of the duration."""
 
 
-async def apply_load(endpoints: Endpoints, users: int, duration: timedelta) -> None:
-    """Make a replica set, put the load on it, and show what happens until the load is over."""
+async def apply_load(endpoints: Endpoints, folder: Path, users: int, duration: timedelta) -> None:
+    """Make a replica set, put the load on it, and show what happens until the load is over.
+
+    `folder` gets a folder for this load, with Locust's own output.
+    """
     name = f"load-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
     temporal = await connect(endpoints)
     # It must outlive the load, during which nobody speaks to it.
@@ -44,10 +47,11 @@ async def apply_load(endpoints: Endpoints, users: int, duration: timedelta) -> N
             target = await _make_replica_set(session, order)
         ramp = duration / RAMP_SHARE
         load = LoadOrder(name, target, users, ramp, duration - ramp)
-        folder = endpoints.access_log.parents[1] / "load" / name
         async with await KubeClient.connect(endpoints.kubeconfig) as kube, _scaling(kube, target) as scaling:
             console.print("\n  time  users  req/s failed      P95   ready of wanted  CPU of request")
-            result = await run_load(plan_of(load, endpoints), folder, lambda progress: _show(progress, scaling))
+            result = await run_load(
+                plan_of(load, endpoints), folder / name, lambda progress: _show(progress, scaling)
+            )
         _summarize(result)
     finally:
         await session.signal(Scenario.end)

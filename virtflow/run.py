@@ -16,6 +16,8 @@ __all__ = ["run_features"]
 
 ROOT = Path(__file__).parents[1]
 LOG_LINES = 2000
+INTERRUPTED = 130
+"""As a shell reports a program that Ctrl-C ended."""
 
 
 def run_features(settings: Settings, *, keep: bool, only: str) -> int:
@@ -33,6 +35,8 @@ def run_features(settings: Settings, *, keep: bool, only: str) -> int:
             cluster.restart_worker()
         console.print()
         code = _run_pytest(cluster, run_id, report, only)
+        if code == pytest.ExitCode.INTERRUPTED:
+            code = INTERRUPTED
     finally:
         if code != 0:
             _keep_logs(cluster, report / "logs")

@@ -158,7 +158,10 @@ report_key = pytest.StashKey[Report]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[report_key] = Report(config.getoption("--virtflow-run"), config.getoption("--virtflow-report"))
+    file: Path | None = config.getoption("--virtflow-endpoints")
+    kubevirt = Endpoints.load(file).kubevirt if file else ""
+    folder: Path | None = config.getoption("--virtflow-report")
+    config.stash[report_key] = Report(config.getoption("--virtflow-run"), kubevirt, folder)
 
 
 def pytest_bdd_before_scenario(request: pytest.FixtureRequest, feature: Feature, scenario: GherkinScenario) -> None:

@@ -32,8 +32,9 @@ class ScenarioRecord:
 class Report:
     """Collects what the hooks tell it. With no folder it only prints."""
 
-    def __init__(self, run_id: str, folder: Path | None) -> None:
+    def __init__(self, run_id: str, kubevirt: str, folder: Path | None) -> None:
         self._run_id = run_id
+        self._kubevirt = kubevirt
         self._folder = folder
         self._scenarios: list[ScenarioRecord] = []
         self._step = ("", 0.0)
@@ -87,6 +88,7 @@ class Report:
             return
         passed = sum(scenario.outcome == "passed" for scenario in self._scenarios)
         lines = [f"# Run {self._run_id}", "", f"{passed} of {len(self._scenarios)} scenarios passed.", ""]
+        lines += [f"KubeVirt: {self._kubevirt}", ""]
         feature = None
         for scenario in self._scenarios:
             if scenario.feature != feature:

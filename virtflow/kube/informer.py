@@ -12,7 +12,7 @@ create a second time what its watch has not shown it yet.
 import asyncio
 import contextlib
 import logging
-from collections import OrderedDict, defaultdict
+from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from datetime import timedelta
 
@@ -33,7 +33,6 @@ Listener = Callable[[Object | None, Object | None], None]
 
 WATCH_LASTS = timedelta(minutes=5)
 FIRST_DELAY, LAST_DELAY = timedelta(milliseconds=100), timedelta(seconds=5)
-TOMBSTONES = 10_000
 
 
 def key_of(obj: Object) -> Key:
@@ -62,7 +61,8 @@ class Informer:
         self._path = resource.path(namespace)
         self._query = {"labelSelector": selector} if selector else {}
         self._objects: dict[Key, Object] = {}
-        self._gone: OrderedDict[str, None] = OrderedDict()
+        # The version up to which the copy has heard of everything.
+        self._complete = 0
         self._listeners: list[Listener] = []
         self._waiters: defaultdict[Key, set[asyncio.Event]] = defaultdict(set)
         self._synced = asyncio.Event()
@@ -79,15 +79,9 @@ class Informer:
 
     def observe(self, obj: Object) -> None:
         """Take in an object as the kube-apiserver sent it, unless a newer one, or its end, is known already."""
-        key, meta = key_of(obj), obj["metadata"]
-        known = self._objects.get(key)
-        if meta["uid"] in self._gone or (known is not None and version_of(known) >= version_of(obj)):
-            return
-        if known is not None and known["metadata"]["uid"] != meta["uid"]:
-            self._forget(known)
-            known = None
-        self._objects[key] = obj
-        self._notify(key, known, obj)
+        # An object that is no newer than `_complete` and not here has ended.
+        if version_of(obj) > self._complete:
+            self._take(obj)
 
     async def wait_for(self, namespace: str, name: str, done: Callable[[Object | None], bool]) -> Object | None:
         """The object once `done` holds of it: at once if it does already, else at the event that makes it so.
@@ -110,16 +104,34 @@ class Informer:
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Keep the copy up to date within this block, which is entered once the first list is in."""
+        """Keep the copy up to date within this block, which is entered once the first list is in.
+
+        The block is cancelled, and raises KubeError, when the kube-apiserver no longer lets it watch (401, 403):
+        nothing is worse than to go on with a copy that has silently stopped.
+        """
         task = asyncio.create_task(self._run(), name=f"informer {self.resource.plural}")
+        owner = asyncio.current_task()
+        assert owner is not None
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled():
+                owner.cancel()
+
         try:
             synced = asyncio.create_task(self._synced.wait())
             await asyncio.wait({task, synced}, return_when=asyncio.FIRST_COMPLETED)
             synced.cancel()
             if task.done():
                 task.result()
+            task.add_done_callback(ended)
             yield
+        except asyncio.CancelledError:
+            if task.done() and not task.cancelled():
+                owner.uncancel()
+                task.result()
+            raise
         finally:
+            task.remove_done_callback(ended)
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await task
@@ -133,8 +145,9 @@ class Informer:
                     version = await self._list()
                     self._synced.set()
                 async for event in self._watch(version):
-                    version = event["object"]["metadata"]["resourceVersion"]
                     self._handle(event["type"], event["object"])
+                    version = event["object"]["metadata"]["resourceVersion"]
+                    self._complete = int(version)
                     delay = FIRST_DELAY
                 continue
             except KubeError as error:
@@ -157,12 +170,13 @@ class Informer:
             # Items of a list carry neither; whoever takes one from the copy needs both to write it back.
             item["apiVersion"], item["kind"] = self.resource.api_version, self.resource.kind
             listed.add(item["metadata"]["uid"])
-            self.observe(item)
+            self._take(item)
         version: str = answer["metadata"]["resourceVersion"]
         for obj in list(self._objects.values()):
             # What is newer than the list was put here by `observe` after the list was made.
             if obj["metadata"]["uid"] not in listed and version_of(obj) <= int(version):
                 self._forget(obj)
+        self._complete = int(version)
         return version
 
     async def _watch(self, version: str) -> AsyncGenerator[Object, None]:
@@ -185,24 +199,27 @@ class Informer:
 
     def _handle(self, kind: str, obj: Object) -> None:
         if kind in ("ADDED", "MODIFIED"):
-            self.observe(obj)
+            self._take(obj)
         elif kind == "DELETED":
             known = self._objects.get(key_of(obj))
-            if known is None or known["metadata"]["uid"] != obj["metadata"]["uid"]:
-                self._remember_gone(obj["metadata"]["uid"])
-            else:
+            if known is not None and known["metadata"]["uid"] == obj["metadata"]["uid"]:
                 self._forget(obj)
+
+    def _take(self, obj: Object) -> None:
+        key = key_of(obj)
+        known = self._objects.get(key)
+        if known is not None and version_of(known) >= version_of(obj):
+            return
+        if known is not None and known["metadata"]["uid"] != obj["metadata"]["uid"]:
+            self._forget(known)
+            known = None
+        self._objects[key] = obj
+        self._notify(key, known, obj)
 
     def _forget(self, obj: Object) -> None:
         key = key_of(obj)
-        self._remember_gone(obj["metadata"]["uid"])
         known = self._objects.pop(key)
         self._notify(key, known, None)
-
-    def _remember_gone(self, uid: str) -> None:
-        self._gone[uid] = None
-        if len(self._gone) > TOMBSTONES:
-            self._gone.popitem(last=False)
 
     def _notify(self, key: Key, old: Object | None, new: Object | None) -> None:
         for listener in self._listeners:
