@@ -7,11 +7,12 @@ from datetime import timedelta
 from typing import Annotated, NoReturn
 
 import typer
+from pydantic import ValidationError
 from rich.table import Table
 
 from virtflow.errors import VirtflowError
 from virtflow.settings import Settings
-from virtflow.terminal import console
+from virtflow.terminal import console, errors
 
 __all__ = ["app", "main"]
 
@@ -28,7 +29,7 @@ def up() -> None:
     """Bring the local cluster up: Kubernetes, KubeVirt's stand-in, the IAM gateway, Temporal, a worker."""
     from clusters.local import LocalCluster
 
-    endpoints = LocalCluster(Settings()).up()
+    endpoints = LocalCluster(_settings()).up()
     console.print(f"\nCluster {endpoints.name} is up. KubeVirt: {endpoints.kubevirt}", markup=False)
     console.print(f"  export KUBECONFIG='{endpoints.kubeconfig}'", markup=False)
     console.print(f"  IAM gateway   {endpoints.gateway_url}")
@@ -40,7 +41,7 @@ def status() -> None:
     """Show each process of the local cluster."""
     from clusters.local import LocalCluster
 
-    cluster = LocalCluster(Settings())
+    cluster = LocalCluster(_settings())
     cluster.endpoints()
     table = Table("COMPONENT", "STATE", "PID", "LOG", box=None, pad_edge=False)
     table.columns[3].overflow = "fold"
@@ -57,7 +58,7 @@ def logs(component: Annotated[str, typer.Argument(help="As `virtflow status` nam
     """Print the log of one component."""
     from clusters.local import LocalCluster
 
-    with LocalCluster(Settings()).log(component).open(errors="replace") as lines:
+    with LocalCluster(_settings()).log(component).open(errors="replace") as lines:
         for line in lines:
             sys.stdout.write(line)
 
@@ -68,7 +69,7 @@ def down() -> None:
     from clusters.local import LocalCluster
     from virtflow.terminal import phase
 
-    cluster = LocalCluster(Settings())
+    cluster = LocalCluster(_settings())
     with phase(f"Taking down cluster {cluster.name}"):
         cluster.down()
 
@@ -81,7 +82,7 @@ def e2e(
     """Run the features against the local cluster, which is brought up and taken down if it is not up."""
     from virtflow.run import run_features
 
-    settings = Settings()
+    settings = _settings()
     raise typer.Exit(run_features(settings, keep=keep or settings.keep, only=feature))
 
 
@@ -96,7 +97,19 @@ def load(
     from clusters.local import LocalCluster
     from virtflow.apply_load import apply_load
 
-    asyncio.run(apply_load(LocalCluster(Settings()).endpoints(), users, timedelta(seconds=duration)))
+    cluster = LocalCluster(_settings())
+    asyncio.run(apply_load(cluster.endpoints(), cluster.folder / "load", users, timedelta(seconds=duration)))
+
+
+def _settings() -> Settings:
+    try:
+        return Settings()
+    except ValidationError as error:
+        faults = [
+            f"VIRTFLOW_{str(fault['loc'][0]).upper()} is {fault['input']!r}: {fault['msg']}"
+            for fault in error.errors()
+        ]
+        raise VirtflowError(f"A setting in the environment is not valid. {'; '.join(faults)}.") from None
 
 
 def main() -> NoReturn:
@@ -118,6 +131,6 @@ def _run() -> int:
     except SystemExit as end:
         return int(end.code or 0)
     except VirtflowError as error:
-        console.print(f"\n{error}", style="red", markup=False)
+        errors.print(f"\n{error}", style="red", markup=False)
         return 1
     return 0

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 __all__ = ["Settings"]
@@ -17,13 +18,14 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="VIRTFLOW_")
 
-    cluster: str = "local"
+    # A folder's name, and `down` removes that folder: it must not lead anywhere else.
+    cluster: str = Field(default="local", pattern="^[a-z0-9][a-z0-9-]*$")
     """Name of the local cluster; clusters of different names live side by side."""
 
     toolchain: str = "build"
     """`build`: compile the pinned upstream programs once; or a folder that holds them."""
 
-    nodes: int = 3
+    nodes: int = Field(default=3, ge=1)
     """kwok nodes of a new cluster."""
 
     keep: bool = False

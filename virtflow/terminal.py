@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 
 from rich.console import Console
 
-__all__ = ["console", "phase"]
+__all__ = ["console", "errors", "phase"]
 
 console = Console(highlight=False, soft_wrap=True)
+errors = Console(highlight=False, soft_wrap=True, stderr=True)
 PLAIN_EVERY = 30.0
 
 

@@ -19,7 +19,7 @@ from temporalio.service import RPCError
 
 from clusters.endpoints import ClusterError, Endpoints
 from clusters.local.kwok import KwokCluster
-from clusters.local.programs import WORKER, Ports, create_certificates, install, programs
+from clusters.local.programs import TEMPORAL, WORKER, Ports, create_certificates, install, programs
 from clusters.local.supervisor import Supervisor
 from clusters.local.toolchain import find_toolchain
 from virtflow.kube import KubeClient, KubeError
@@ -31,6 +31,7 @@ __all__ = ["ComponentStatus", "LocalCluster"]
 
 READY_LIMIT = timedelta(seconds=90)
 POLL = timedelta(milliseconds=100)
+ANSWER_LIMIT = aiohttp.ClientTimeout(total=5)
 REQUEST_COST = timedelta(milliseconds=50)
 
 
@@ -49,7 +50,7 @@ class LocalCluster:
 
     def __init__(self, settings: Settings) -> None:
         self.name = settings.cluster
-        self.folder = settings.state_home / settings.cluster
+        self.folder = settings.state_home.absolute() / settings.cluster
         self._settings = settings
         self._kwok = KwokCluster(self.name, self.folder)
         self._supervisor = Supervisor(self.folder)
@@ -70,18 +71,20 @@ class LocalCluster:
         kwok = self._kwok
         toolchain = find_toolchain(self._settings.toolchain, self._settings.cache_home)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with phase("Starting Kubernetes (etcd, control plane, kwok nodes)"):
+        ports = Ports.choose(self.folder / "ports.json")
+        endpoints = self._describe(ports)
+        with phase("Starting Kubernetes (etcd, control plane, kwok nodes) and Temporal"):
+            self._supervisor.configure(programs(kwok, toolchain, ports, endpoints, REQUEST_COST))
+            self._supervisor.start(TEMPORAL)
             if kwok.exists():
                 kwok.start(toolchain)
             else:
                 kwok.create(toolchain)
-                create_certificates(kwok)
-        ports = Ports.choose(self.folder / "ports.json")
-        endpoints = self._describe(ports)
         with phase("Installing KubeVirt's stand-in, the IAM gateway, metrics-server"):
+            create_certificates(kwok)
             asyncio.run(install(kwok, ports, self._settings.nodes))
-            self._supervisor.start(programs(kwok, toolchain, ports, endpoints, REQUEST_COST))
-        endpoints.save(self._endpoints_file)
+            endpoints.save(self._endpoints_file)
+            self._supervisor.start()
         with phase("Waiting until everything answers") as show:
             asyncio.run(self._wait_ready(endpoints, ports, show))
         return endpoints
@@ -138,7 +141,7 @@ class LocalCluster:
             "guests": f"{endpoints.guests_url}/healthz",
         }
         async with (
-            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust)) as http,
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust), timeout=ANSWER_LIMIT) as http,
             await KubeClient.connect(endpoints.kubeconfig) as kube,
         ):
             while True:
@@ -147,7 +150,8 @@ class LocalCluster:
                     waiting.append("metrics-server")
                 if not await _temporal_answers(endpoints.temporal_address):
                     waiting.append("temporal")
-                if self._supervisor.check() and not waiting:
+                waiting += [name for name in self._supervisor.check() if name not in waiting]
+                if not waiting:
                     return
                 show(f"for {', '.join(waiting)}")
                 if time.monotonic() > deadline:
@@ -169,7 +173,7 @@ async def _answers(http: aiohttp.ClientSession, url: str) -> bool:
 async def _metrics_server_answers(kube: KubeClient) -> bool:
     try:
         await kube.list(NODE_METRICS)
-    except KubeError:
+    except (KubeError, aiohttp.ClientError, OSError):
         return False
     return True
 

@@ -19,10 +19,11 @@ from clusters.local.supervisor import Program
 from clusters.local.toolchain import Toolchain
 from virtflow.kube import KubeClient, Object, Resource
 
-__all__ = ["Ports", "create_certificates", "install", "programs"]
+__all__ = ["TEMPORAL", "WORKER", "Ports", "create_certificates", "install", "programs"]
 
 TOKEN_LIFETIME = timedelta(days=365)
 WORKER = "worker"
+TEMPORAL = "temporal"
 
 # Program → the service account it acts as, so that each has its own name in the audit log.
 SERVICE_ACCOUNT_OF = {
@@ -55,12 +56,13 @@ class Ports:
 
 
 def create_certificates(cluster: KwokCluster) -> None:
-    """Server certificates of the programs that speak TLS, from the cluster's CA."""
+    """Server certificates of the programs that speak TLS, from the cluster's CA, unless they are there."""
     folder = cluster.home / "pki"
     ca = pki.load_authority(folder, "ca")
     for name in ("virt-api", "gateway", "metrics-server"):
         names = ("127.0.0.1", "localhost", f"{name}.kube-system.svc")
-        pki.issue(ca, folder, name, name, names=names)
+        if not (folder / f"{name}.key").exists():
+            pki.issue(ca, folder, name, name, names=names)
 
 
 async def install(cluster: KwokCluster, ports: Ports, nodes: int) -> None:
@@ -151,7 +153,7 @@ def programs(
             ],
         ),
         Program(
-            "temporal",
+            TEMPORAL,
             [
                 toolchain.program("temporal"),
                 "server",

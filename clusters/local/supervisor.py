@@ -5,6 +5,7 @@ process's last lines are shown), keeps their logs, and takes them all along when
 """
 
 import configparser
+import contextlib
 import os
 import shlex
 import subprocess
@@ -12,7 +13,7 @@ import sys
 import time
 import xmlrpc.client
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,10 @@ LONGEST_SOCKET = 98
 
 @dataclass(frozen=True)
 class Program:
-    """A process to keep: its name, its command line, and what its environment holds beside ours."""
+    """A process to keep: its name and its command line."""
 
     name: str
     command: Sequence[str | Path]
-    environment: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,13 @@ class Supervisor:
     def log(self, program: str) -> Path:
         return self._folder / "logs" / f"{program}.log"
 
-    def start(self, programs: Sequence[Program]) -> None:
-        """Start supervisord and its programs; the ones that run already go on. Returns before they are ready."""
+    def configure(self, programs: Sequence[Program]) -> None:
+        """Make supervisord know these programs, and start it if it is not running, but none of them.
+
+        What runs already goes on, unless its command line is another now: it is started anew.
+        """
         (self._folder / "logs").mkdir(parents=True, exist_ok=True)
-        if len(str(self._socket)) > LONGEST_SOCKET:
+        if len(os.fsencode(self._socket)) > LONGEST_SOCKET:
             raise ClusterError(
                 f"The path of the supervisor's socket, {self._socket}, is longer than Unix allows. Set "
                 f"VIRTFLOW_STATE_HOME to a shorter folder and type the command again."
@@ -72,10 +75,15 @@ class Supervisor:
         if self.pid() is None:
             self._launch(config)
         else:
-            rpc = self._rpc()
-            rpc.reloadConfig()
-            for state in self.states():
-                if state.state not in ("RUNNING", "STARTING"):
+            self._reload()
+
+    def start(self, *programs: str) -> None:
+        """Start these programs, or all, unless they run already. Returns before they are ready."""
+        rpc = self._rpc()
+        for state in self.states():
+            if (not programs or state.name in programs) and state.state not in ("RUNNING", "STARTING", "BACKOFF"):
+                # What cannot be started at all is for `check` to report, with its log.
+                with contextlib.suppress(xmlrpc.client.Fault):
                     rpc.startProcess(state.name, False)
 
     def states(self) -> list[ProgramStatus]:
@@ -88,12 +96,13 @@ class Supervisor:
         ]
 
     def restart(self, program: str) -> None:
-        rpc = self._rpc()
-        rpc.stopProcess(program)
-        rpc.startProcess(program, False)
+        # A program that is not running cannot be stopped: then there is only a start to do.
+        with contextlib.suppress(xmlrpc.client.Fault):
+            self._rpc().stopProcess(program)
+        self.start(program)
 
-    def check(self) -> bool:
-        """Whether all programs run. Raises ClusterError with the last lines of one that keeps dying."""
+    def check(self) -> list[str]:
+        """The programs that do not run yet. Raises ClusterError with the last lines of one that keeps dying."""
         states = self.states()
         for state in states:
             if state.state in ("FATAL", "EXITED"):
@@ -101,7 +110,7 @@ class Supervisor:
                     f"{state.name} does not stay up ({state.state}: {state.description}). Its last lines:\n"
                     f"{self._last_lines(state.name)}\nType `make down`, mend the cause, and type `make up` again."
                 )
-        return bool(states) and all(state.state == "RUNNING" for state in states)
+        return [state.name for state in states if state.state != "RUNNING"]
 
     def stop(self) -> None:
         """End supervisord and all it started, and return when they are gone."""
@@ -110,11 +119,14 @@ class Supervisor:
             return
         supervisord = psutil.Process(pid)
         family = [supervisord, *supervisord.children(recursive=True)]
-        supervisord.terminate()
-        _, alive = psutil.wait_procs(family, timeout=STOP_LIMIT.total_seconds())
-        for process in alive:
-            process.kill()
-        psutil.wait_procs(alive, timeout=STOP_LIMIT.total_seconds())
+        # All at the same time; on a signal supervisord would end one after the other.
+        with contextlib.suppress(OSError, xmlrpc.client.Error):
+            self._rpc().stopAllProcesses()
+        # It has nothing left to do, and would take two seconds to notice.
+        for process in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(family, timeout=STOP_LIMIT.total_seconds())
 
     def pid(self) -> int | None:
         try:
@@ -142,6 +154,15 @@ class Supervisor:
             f"Its log is {self._folder / 'supervisord.log'}."
         )
 
+    def _reload(self) -> None:
+        rpc = self._rpc()
+        [[added, changed, removed]] = rpc.reloadConfig()
+        for program in changed + removed:
+            rpc.stopProcessGroup(program)
+            rpc.removeProcessGroup(program)
+        for program in added + changed:
+            rpc.addProcessGroup(program)
+
     def _rpc(self) -> Any:
         transport: Any = SupervisorTransport(serverurl=f"unix://{self._socket}")
         return xmlrpc.client.ServerProxy("http://localhost", transport=transport).supervisor
@@ -168,13 +189,13 @@ class Supervisor:
             "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
         }
         for program in programs:
-            environment = {"PYTHONUNBUFFERED": "1", **program.environment}
             config[f"program:{program.name}"] = {
                 "command": quoted(shlex.join(str(part) for part in program.command)),
-                "environment": ",".join(f'{key}="{quoted(value)}"' for key, value in environment.items()),
+                "environment": 'PYTHONUNBUFFERED="1"',
                 "directory": quoted(self._folder),
                 "stdout_logfile": quoted(self.log(program.name)),
                 "redirect_stderr": "true",
+                "autostart": "false",
                 "autorestart": "true",
                 # Longer than Python takes to import what may be broken: what dies later was running.
                 "startsecs": "3",

@@ -94,15 +94,7 @@ class KubeClient:
             text = await response.read()
         finally:
             response.release()
-        try:
-            decoded = json.loads(text) if text else {}
-        except ValueError:
-            decoded = {
-                "kind": "Status",
-                "message": text.decode(errors="replace").strip(),
-                "code": response.status,
-            }
-        return Response(response.status, decoded, response.headers.getall("Warning", []))
+        return Response(response.status, _decode(response.status, text), response.headers.getall("Warning", []))
 
     async def request(self, method: str, path: str, **kwargs: Any) -> Object:
         """`send`, but a refusal is raised as `KubeError`."""
@@ -192,10 +184,14 @@ class KubeClient:
         response = await self._open("GET", path, None, query, None, timeout)
         try:
             if response.status >= 400:
-                status = json.loads(await response.read() or b"{}")
+                status = _decode(response.status, await response.read())
                 raise KubeError(response.status, status, f"WATCH {path}")
-            async for line in response.content:
-                yield json.loads(line)
+            # Not aiohttp's own reading by lines, which refuses one that is longer than 128 KiB.
+            rest = b""
+            async for chunk in response.content.iter_any():
+                *lines, rest = (rest + chunk).split(b"\n")
+                for line in lines:
+                    yield json.loads(line)
         finally:
             # close, not release: the rest of a watch must not be drained before the connection is reused.
             response.close()
@@ -227,3 +223,12 @@ class KubeClient:
         )
         response: aiohttp.ClientResponse = answer.response
         return response
+
+
+def _decode(code: int, text: bytes) -> Object:
+    """The body of an answer; one that is no JSON (a proxy's, or "not ready") becomes a Status with it as message."""
+    try:
+        decoded: Object = json.loads(text) if text else {}
+    except ValueError:
+        decoded = {"kind": "Status", "message": text.decode(errors="replace").strip(), "code": code}
+    return decoded

@@ -1,0 +1,69 @@
+"""One real local cluster for all integration tests, in a folder with a space in its name."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from clusters.endpoints import Endpoints
+from clusters.local import LocalCluster
+from clusters.local.toolchain import find_toolchain
+from virtflow.settings import Settings
+
+
+@pytest.fixture(scope="session")
+def settings() -> Iterator[Settings]:
+    # Not pytest's own temporary folder: a Unix socket's path may have 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="virtflow test ") as folder:
+        yield Settings(cluster="test", state_home=Path(folder))
+
+
+@pytest.fixture(scope="session")
+def cluster(settings: Settings) -> Iterator[LocalCluster]:
+    cluster = LocalCluster(settings)
+    try:
+        cluster.up()
+        yield cluster
+    finally:
+        cluster.down()
+
+
+@pytest.fixture(scope="session")
+def endpoints(cluster: LocalCluster) -> Endpoints:
+    return cluster.endpoints()
+
+
+@pytest.fixture(scope="session")
+def kubeconfig(endpoints: Endpoints) -> Path:
+    return endpoints.kubeconfig
+
+
+@pytest.fixture(scope="session")
+def gateway_url(endpoints: Endpoints) -> str:
+    return endpoints.gateway_url
+
+
+@pytest.fixture(scope="session")
+def guests_url(endpoints: Endpoints) -> str:
+    return endpoints.guests_url
+
+
+@pytest.fixture(scope="session")
+def ca_cert(endpoints: Endpoints) -> Path:
+    return endpoints.ca_cert
+
+
+@pytest.fixture(scope="session")
+def audit_log(endpoints: Endpoints) -> Path:
+    return endpoints.audit_log
+
+
+@pytest.fixture(scope="session")
+def access_log(endpoints: Endpoints) -> Path:
+    return endpoints.access_log
+
+
+@pytest.fixture(scope="session")
+def kubectl(settings: Settings) -> Path:
+    return find_toolchain(settings.toolchain, settings.cache_home).program("kubectl")

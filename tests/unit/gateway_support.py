@@ -1,0 +1,106 @@
+"""A gateway in this process, and a small server that plays the kube-apiserver behind it."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import yaml
+from aiohttp import web
+from aiohttp.test_utils import BaseTestServer, TestServer
+
+from clusters.gateway import AUDIENCE
+from clusters.gateway.access_log import AccessLog
+from clusters.gateway.app import MAX_BODY, create_app
+from virtflow.kube import KubeClient, Object
+
+TENANT = "system:serviceaccount:tenant-a:tenant-a-user"
+VM: Object = {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "metadata": {"name": "test-vm"}, "spec": {}}
+REVIEWS = ("/apis/authentication.k8s.io/v1/tokenreviews", "/apis/authorization.k8s.io/v1/subjectaccessreviews")
+
+
+@dataclass
+class FakeApiserver:
+    """Knows the tokens `good` (tenant-a's) and `human`; allows tenant-a all in its namespace but delete."""
+
+    requests: list[web.BaseRequest] = field(default_factory=list)
+    bodies: list[Object] = field(default_factory=list)
+    code: int = 200
+    answer: Object = field(default_factory=lambda: dict(VM))
+    warnings: list[str] = field(default_factory=list)
+    review_code: int = 201
+    audiences: list[str] = field(default_factory=lambda: [AUDIENCE])
+    delay: timedelta = timedelta(0)
+
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        text = await request.text()
+        body: Object = json.loads(text) if text else {}
+        self.requests.append(request)
+        self.bodies.append(body)
+        if request.path == REVIEWS[0]:
+            return self._review(self._token(body["spec"]))
+        if request.path == REVIEWS[1]:
+            wanted = body["spec"]["resourceAttributes"]
+            allowed = wanted["namespace"] == "tenant-a" and wanted["verb"] != "delete"
+            return self._review({"allowed": allowed, "reason": "RBAC: as the test wants"})
+        await asyncio.sleep(self.delay.total_seconds())
+        response = web.json_response(self.answer, status=self.code)
+        for warning in self.warnings:
+            response.headers.add("Warning", warning)
+        return response
+
+    def _review(self, status: Object) -> web.Response:
+        return web.json_response({"status": status, "message": "as the test wants"}, status=self.review_code)
+
+    def _token(self, spec: Object) -> Object:
+        users = {"good": TENANT, "human": "jane"}
+        if spec["token"] not in users or spec["audiences"] != [AUDIENCE]:
+            return {"authenticated": False, "error": "invalid bearer token"}
+        user = {"username": users[spec["token"]], "uid": "u1", "groups": ["g1"], "extra": {"e": ["x"]}}
+        return {"authenticated": True, "user": user, "audiences": self.audiences}
+
+
+@dataclass
+class Setup:
+    fake: FakeApiserver
+    server: BaseTestServer
+    http: httpx.AsyncClient
+    access_log: Path
+
+    def lines(self) -> list[Object]:
+        return [json.loads(line) for line in self.access_log.read_text().splitlines()]
+
+
+@asynccontextmanager
+async def running_gateway(folder: Path) -> AsyncIterator[Setup]:
+    """A gateway whose own token is `the-gateways-own`, and the kube-apiserver behind it."""
+    fake = FakeApiserver()
+    async with TestServer(_raw_app(fake)) as server:
+        kubeconfig = folder / "kubeconfig"
+        kubeconfig.write_text(
+            yaml.safe_dump(
+                {
+                    "current-context": "c",
+                    "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+                    "clusters": [{"name": "c", "cluster": {"server": str(server.make_url("/"))}}],
+                    "users": [{"name": "u", "user": {"token": "the-gateways-own"}}],
+                }
+            )
+        )
+        access_log = AccessLog(folder / "access.log")
+        async with await KubeClient.connect(kubeconfig, agent="iam-gateway") as kube:
+            app = create_app(kube, access_log, timeout=timedelta(seconds=1))
+            transport = httpx.ASGITransport(app)
+            async with httpx.AsyncClient(transport=transport, base_url="https://gateway") as http:
+                yield Setup(fake, server, http, folder / "access.log")
+        access_log.close()
+
+
+def _raw_app(fake: FakeApiserver) -> web.Application:
+    app = web.Application(client_max_size=4 * MAX_BODY)
+    app.router.add_route("*", "/{path:.*}", fake.handle)
+    return app

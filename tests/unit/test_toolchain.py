@@ -1,0 +1,240 @@
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clusters.local import toolchain
+from clusters.local.toolchain import (
+    GROUPS,
+    MINIMUM_GO,
+    Group,
+    ToolchainError,
+    find_toolchain,
+    parse_go_version,
+)
+
+GROUP = Group("things", ("hello", "world"), renames=(("server", "world"),))
+LIMIT = 30
+
+# Plays go: what it is asked is kept beside it, and a test puts what it shall do at `build` into its place.
+FAKE_GO = """\
+    #!{python}
+    import pathlib, sys, time
+    here = pathlib.Path(__file__).parent
+    with (here / "calls").open("a") as calls:
+        print(*sys.argv[1:2], file=calls)
+    match sys.argv[1]:
+        case "version":
+            print("go version go{version} linux/amd64")
+        case "list":
+            print("a\\nb\\nc")
+        case "build":
+            out = pathlib.Path(sys.argv[sys.argv.index("-o") + 1])
+            (out / "hello").touch()
+    {build}
+            (out / "server").touch()
+"""
+
+
+class FakeGo:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+
+    def write(self, *, version: str = "1.99.0", build: str = "pass") -> None:
+        script = self.folder / "go"
+        text = textwrap.dedent(FAKE_GO).format(
+            python=sys.executable, version=version, build=textwrap.indent(textwrap.dedent(build), " " * 8)
+        )
+        script.write_text(text)
+        script.chmod(0o755)
+
+    def calls(self) -> list[str]:
+        return (self.folder / "calls").read_text().split()
+
+
+@pytest.fixture
+def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGo:
+    fake = FakeGo(tmp_path / "fake go")
+    fake.write()
+    monkeypatch.setenv("PATH", str(fake.folder), prepend=os.pathsep)
+    return fake
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of GROUP, which is the only one."""
+    folder = tmp_path / "modules" / GROUP.name
+    folder.mkdir(parents=True)
+    (folder / "go.mod").write_text("module virtflow.test/things\n\ngo 1.26\n")
+    (folder / "go.sum").write_text("")
+    monkeypatch.setattr(toolchain, "HERE", folder.parent)
+    monkeypatch.setattr(toolchain, "GROUPS", (GROUP,))
+    return folder
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "a cache"
+
+
+def contents(cache: Path) -> set[str]:
+    return {path.name for path in (cache / "toolchain").iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("text", "version"),
+    [
+        ("go version go1.26.8 linux/amd64", (1, 26, 8)),
+        ("go version go1.27 linux/arm64", (1, 27, 0)),
+        ("go version go1.27rc1 darwin/arm64", (1, 27, 0)),
+        ("go version devel go1.28-8f3a1c 2026-10-01 linux/amd64", (1, 28, 0)),
+        ("go: cannot find GOROOT directory: /opt/go1", (0, 0, 0)),
+        ("", (0, 0, 0)),
+    ],
+)
+def test_a_go_version_is_read(text: str, version: tuple[int, ...]) -> None:
+    assert parse_go_version(text) == version
+
+
+@given(st.tuples(*[st.integers(0, 9999)] * 3))
+def test_any_release_is_read_as_what_it_is(version: tuple[int, int, int]) -> None:
+    assert parse_go_version("go version go{}.{}.{} linux/amd64".format(*version)) == version
+
+
+@given(st.text())
+def test_what_is_no_version_is_too_old_and_never_an_error(text: str) -> None:
+    found = parse_go_version(text)
+    assert len(found) == 3
+    assert found == (0, 0, 0) or "go" in text
+
+
+def test_a_folder_that_has_all_programs_is_a_toolchain(tmp_path: Path) -> None:
+    for group in GROUPS:
+        for program in group.programs:
+            (tmp_path / program).touch(0o755)
+    found = find_toolchain(str(tmp_path), tmp_path / "unused")
+    assert found.program("kwokctl") == tmp_path / "kwokctl"
+    with pytest.raises(ToolchainError, match="The program virtctl is not in"):
+        found.program("virtctl")
+
+
+def test_a_folder_that_lacks_programs_names_them(tmp_path: Path) -> None:
+    for group in GROUPS:
+        for program in group.programs:
+            (tmp_path / program).touch(0o755)
+    (tmp_path / "etcd").unlink()
+    (tmp_path / "temporal").chmod(0o644)
+    with pytest.raises(ToolchainError, match=r"lacks etcd, temporal\. It must hold all of etcd, kube-apiserver"):
+        find_toolchain(str(tmp_path), tmp_path / "unused")
+
+
+def test_the_digest_follows_all_that_decides_what_comes_out(module: Path) -> None:
+    seen = {GROUP.digest()}
+    for name in ("go.mod", "go.sum"):
+        (module / name).write_text((module / name).read_text() + "\n")
+        seen.add(GROUP.digest())
+    seen.add(Group(GROUP.name, GROUP.programs, ldflags="-s", renames=GROUP.renames).digest())
+    seen.add(Group(GROUP.name, GROUP.programs).digest())
+    assert len(seen) == 5
+    assert GROUP.digest() in seen
+
+
+def test_the_real_groups_pin_their_sources() -> None:
+    for group in GROUPS:
+        assert "tool " in (group.module / "go.mod").read_text()
+        assert (group.module / "go.sum").read_text().count(" h1:") > 100
+
+
+@pytest.mark.usefixtures("module")
+def test_a_build_ends_in_the_cache_and_is_not_done_again(go: FakeGo, cache: Path) -> None:
+    found = find_toolchain("build", cache)
+    assert found.program("hello").is_file()
+    assert found.program("world").is_file()
+    assert contents(cache) == {f"things-{GROUP.digest()}", "things.lock"}
+    assert find_toolchain("build", cache) == found
+    assert go.calls() == ["version", "list", "build"]
+
+
+def test_a_new_pin_builds_beside_the_old(go: FakeGo, module: Path, cache: Path) -> None:
+    old = find_toolchain("build", cache)
+    (module / "go.sum").write_text("another")
+    new = find_toolchain("build", cache)
+    assert old.folders != new.folders
+    assert old.program("hello").exists()
+    assert go.calls().count("build") == 2
+
+
+@pytest.mark.usefixtures("module")
+def test_a_failing_build_shows_the_last_lines_of_go_and_leaves_nothing(go: FakeGo, cache: Path) -> None:
+    go.write(build="sys.exit(''.join(f'things.go:{n}: no\\n' for n in range(30)))")
+    with pytest.raises(ToolchainError) as caught:
+        find_toolchain("build", cache)
+    message = str(caught.value)
+    assert "Building hello, world failed" in message
+    assert "things.go:29: no" in message
+    assert "things.go:9: no" not in message
+    assert "TOOLCHAIN=" in message
+    assert contents(cache) == {"things.lock"}
+    go.write()
+    assert find_toolchain("build", cache).program("hello").exists()
+
+
+@pytest.mark.usefixtures("module")
+def test_sources_that_cannot_be_had_are_an_error_with_the_words_of_go(go: FakeGo, cache: Path) -> None:
+    script = go.folder / "go"
+    script.write_text(script.read_text().replace('print("a\\nb\\nc")', 'sys.exit("dial tcp: no such host")'))
+    with pytest.raises(ToolchainError, match="dial tcp: no such host"):
+        find_toolchain("build", cache)
+    assert contents(cache) == {"things.lock"}
+
+
+@pytest.mark.usefixtures("module")
+def test_an_interrupted_build_ends_go_and_leaves_nothing_half_written(
+    go: FakeGo, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go.write(build="print('a', file=sys.stderr, flush=True)\ntime.sleep(600)")
+    fake_phase, _ = interrupting_phase()
+    monkeypatch.setattr(toolchain, "phase", fake_phase)
+    with pytest.raises(KeyboardInterrupt):
+        find_toolchain("build", cache)
+    assert contents(cache) == {"things.lock"}
+    assert [process for process in psutil.Process().children() if "build" in process.cmdline()] == []
+    monkeypatch.undo()
+
+
+def interrupting_phase() -> tuple[Callable[[str], contextlib.AbstractContextManager[Callable[[str], None]]], None]:
+    """A `phase` in which Ctrl-C is hit at the first compiled package."""
+
+    def show(detail: str) -> None:
+        if detail.startswith("package"):
+            raise KeyboardInterrupt
+
+    @contextlib.contextmanager
+    def phase(_: str) -> Iterator[Callable[[str], None]]:
+        yield show
+
+    return phase, None
+
+
+@pytest.mark.usefixtures("module")
+def test_after_an_interruption_the_next_call_succeeds(
+    go: FakeGo, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go.write(build="print('a', file=sys.stderr, flush=True)\ntime.sleep(600)")
+    with monkeypatch.context() as patched:
+        patched.setattr(toolchain, "phase", interrupting_phase()[0])
+        with pytest.raises(KeyboardInterrupt):
+            find_toolchain("build", cache)
+    go.write()
+    assert find_toolchain("build", cache).program("world").exists()
