@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 
 from temporalio import activity
 
-__all__ = ["heartbeating"]
+__all__ = ["HEARTBEAT_EVERY", "heartbeating"]
 
-EVERY = 5.0
+HEARTBEAT_EVERY = timedelta(seconds=3)
+"""And so the longest that a cancellation takes to arrive. The worker must not throttle heartbeats to less."""
 
 
 @asynccontextmanager
@@ -18,7 +20,7 @@ async def heartbeating() -> AsyncIterator[None]:
     async def beat() -> None:
         while True:
             activity.heartbeat()
-            await asyncio.sleep(EVERY)
+            await asyncio.sleep(HEARTBEAT_EVERY.total_seconds())
 
     task = asyncio.create_task(beat())
     try:

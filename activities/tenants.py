@@ -8,7 +8,7 @@ from temporalio import activity
 from activities.errors import gave_up, refusals_are_final
 from activities.heartbeat import heartbeating
 from virtflow.kube import Informer, KubeClient, Object
-from virtflow.kube.resources import NAMESPACES, ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS
+from virtflow.kube.resources import NAMESPACES, ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS, VMIRS, VMIS, VMS
 from workflows.models import Tenant, TenantOrder
 
 __all__ = ["Tenants"]
@@ -55,6 +55,10 @@ class Tenants:
         """Delete the namespace with all that is in it, and wait until it is gone."""
         async with heartbeating():
             with refusals_are_final():
+                # Kubernetes lets five seconds pass before it looks into a namespace that is deleted, and as many
+                # again if something in there is still on its way out: so the machines are sent ahead.
+                for resource in (VMIRS, VMS, VMIS):
+                    await self._kube.delete_all(resource, order.namespace)
                 await self._kube.delete(NAMESPACES, order.namespace)
             try:
                 async with asyncio.timeout(GONE_LIMIT.total_seconds()):

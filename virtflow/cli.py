@@ -43,11 +43,10 @@ def status() -> None:
 
     cluster = LocalCluster(_settings())
     cluster.endpoints()
-    table = Table("COMPONENT", "STATE", "PID", "LOG", box=None, pad_edge=False)
-    table.columns[3].overflow = "fold"
+    table = Table("COMPONENT", "STATE", "PID", box=None, pad_edge=False)
     components = cluster.status()
     for component in components:
-        table.add_row(component.name, component.state, str(component.pid or ""), str(component.log))
+        table.add_row(component.name, component.state, str(component.pid or ""))
     console.print(table)
     if any(component.state != "RUNNING" for component in components):
         raise typer.Exit(1)

@@ -15,6 +15,7 @@ from temporalio.worker import Worker
 from activities.autoscaling import Autoscaling
 from activities.evidence import Evidence
 from activities.gateway import Gateway
+from activities.heartbeat import HEARTBEAT_EVERY
 from activities.load import Load
 from activities.tenants import Tenants
 from activities.virtual_machines import VirtualMachines
@@ -74,6 +75,7 @@ async def run(endpoints_file: Path) -> None:
                 evidence.observe_create_sequence,
                 evidence.observe_scale_decisions,
             ],
+            max_heartbeat_throttle_interval=HEARTBEAT_EVERY,
         )
         await stack.enter_async_context(worker)
         logging.getLogger(__name__).info("working on %s for cluster %s", TASK_QUEUE, endpoints.name)

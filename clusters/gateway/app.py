@@ -186,9 +186,14 @@ async def read_manifest(request: Request) -> Object:
     if media_type not in MEDIA_TYPES or "content-encoding" in request.headers:
         raise StatusError(415, f"Send the manifest as one of {', '.join(MEDIA_TYPES)}, uncompressed.")
     try:
-        return decode(await read_body(request, MAX_BODY), media_type)
+        manifest = decode(await read_body(request, MAX_BODY), media_type)
     except ManifestError as error:
         raise StatusError(400, str(error)) from error
+    # Not left to the kube-apiserver: on its way to a mutating webhook it gives the object the kind of the path.
+    if (manifest.get("apiVersion"), manifest.get("kind")) != (VMS.api_version, VMS.kind):
+        said = f"apiVersion {manifest.get('apiVersion')!r} and kind {manifest.get('kind')!r}"
+        raise StatusError(400, f"The manifest has {said}: send a {VMS.kind} of {VMS.api_version}.")
+    return manifest
 
 
 def metadata_of(manifest: Object | None) -> Object:

@@ -8,7 +8,7 @@ import asyncio
 import shutil
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -30,7 +30,7 @@ from virtflow.terminal import phase
 __all__ = ["ComponentStatus", "LocalCluster"]
 
 READY_LIMIT = timedelta(seconds=90)
-POLL = timedelta(milliseconds=100)
+POLL = timedelta(milliseconds=200)
 ANSWER_LIMIT = aiohttp.ClientTimeout(total=5)
 REQUEST_COST = timedelta(milliseconds=50)
 
@@ -135,22 +135,21 @@ class LocalCluster:
     async def _wait_ready(self, endpoints: Endpoints, ports: Ports, show: Callable[[str], None]) -> None:
         deadline = time.monotonic() + READY_LIMIT.total_seconds()
         trust = ssl.create_default_context(cafile=str(endpoints.ca_cert))
-        urls = {
-            "virt-api": f"https://127.0.0.1:{ports.virt_api}/healthz",
-            "gateway": f"{endpoints.gateway_url}/readyz",
-            "guests": f"{endpoints.guests_url}/healthz",
-        }
         async with (
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust), timeout=ANSWER_LIMIT) as http,
             await KubeClient.connect(endpoints.kubeconfig) as kube,
         ):
+            silent: dict[str, Callable[[], Awaitable[bool]]] = {
+                "virt-api": lambda: _answers(http, f"https://127.0.0.1:{ports.virt_api}/healthz"),
+                "gateway": lambda: _answers(http, f"{endpoints.gateway_url}/readyz"),
+                "guests": lambda: _answers(http, f"{endpoints.guests_url}/healthz"),
+                "metrics-server": lambda: _metrics_server_answers(kube),
+                "temporal": lambda: _temporal_answers(endpoints.temporal_address),
+            }
             while True:
-                waiting = [name for name, url in urls.items() if not await _answers(http, url)]
-                if not await _metrics_server_answers(kube):
-                    waiting.append("metrics-server")
-                if not await _temporal_answers(endpoints.temporal_address):
-                    waiting.append("temporal")
-                waiting += [name for name in self._supervisor.check() if name not in waiting]
+                # Whoever has answered is not asked again: the programs need the CPU to start.
+                silent = {name: answers for name, answers in silent.items() if not await answers()}
+                waiting = list(dict.fromkeys([*silent, *self._supervisor.check()]))
                 if not waiting:
                     return
                 show(f"for {', '.join(waiting)}")

@@ -10,7 +10,6 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import psutil
 import yaml
 
 from clusters.endpoints import ClusterError
-from clusters.local import pki
+from clusters.local import pki, processes
 from clusters.local.kubeconfig import kubeconfig_of_certificate
 from clusters.local.ports import free_ports
 from clusters.local.toolchain import Toolchain
@@ -27,7 +26,6 @@ __all__ = ["COMPONENTS", "KwokCluster"]
 
 COMPONENTS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kwok-controller")
 KUBERNETES_VERSION = "v1.36.3"
-STOP_LIMIT = timedelta(seconds=20)
 SERVER_NAMES = ("127.0.0.1", "localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc")
 
 # Who each component is: common name and groups of its certificate.
@@ -108,16 +106,13 @@ class KwokCluster:
         By our own hand, and not by `kwokctl delete`, which neither looks whose process it kills nor waits for
         its end. At once, because what a component would still save goes with the folder.
         """
-        processes = [process for component in COMPONENTS if (process := self._process(component))]
-        for process in processes:
-            process.kill()
-        psutil.wait_procs(processes, timeout=STOP_LIMIT.total_seconds())
+        processes.kill([process for component in COMPONENTS if (process := self._process(component))])
         shutil.rmtree(self.home, ignore_errors=True)
 
     def pids(self) -> Mapping[str, int | None]:
         """Each component's process, None if it is not running."""
-        processes = {component: self._process(component) for component in COMPONENTS}
-        return {component: process.pid if process else None for component, process in processes.items()}
+        found = {component: self._process(component) for component in COMPONENTS}
+        return {component: process.pid if process else None for component, process in found.items()}
 
     def _process(self, component: str) -> psutil.Process | None:
         try:

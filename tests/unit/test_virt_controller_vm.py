@@ -4,7 +4,7 @@ import pytest
 
 from clusters.kubevirt.controller import vm as reconciler
 from clusters.kubevirt.controller.writes import Create, Delete, Patch, Replace, Write
-from tests.unit.virt_controller_support import NOW, deleting, make_vm, make_vmi
+from tests.unit.virt_controller_support import HAS_RUN, NOW, deleting, make_vm, make_vmi
 from virtflow.kube import Object
 
 UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
@@ -65,7 +65,7 @@ def test_the_finalizer_goes_only_when_the_instance_is_gone() -> None:
 
 def test_a_start_makes_a_revision_and_then_the_instance() -> None:
     vm = make_vm()
-    first, second = reconciler.spec_writes(vm, None, [])
+    first, second = reconciler.spec_writes(vm, None, [], NOW)
     assert isinstance(first, Create)
     assert isinstance(second, Create)
     assert first.body["metadata"]["name"] == "revision-start-vm-vm-uid-1"
@@ -94,13 +94,13 @@ def test_a_start_at_a_later_generation_replaces_the_revision() -> None:
     vm = make_vm()
     old = revision(vm)
     vm["metadata"]["generation"] = 3
-    writes = reconciler.spec_writes(vm, None, [old])
+    writes = reconciler.spec_writes(vm, None, [old], NOW)
     assert described(writes) == [
         "Delete ControllerRevision",
         "Create ControllerRevision",
         "Create VirtualMachineInstance",
     ]
-    assert described(reconciler.spec_writes(vm, None, [revision(vm)])) == ["Create VirtualMachineInstance"]
+    assert described(reconciler.spec_writes(vm, None, [revision(vm)], NOW)) == ["Create VirtualMachineInstance"]
 
 
 @pytest.mark.parametrize(
@@ -118,8 +118,8 @@ def test_a_start_at_a_later_generation_replaces_the_revision() -> None:
 def test_who_starts(spec: Object, starts: bool) -> None:
     vm = make_vm()
     vm["spec"] = {"template": vm["spec"]["template"], **spec}
-    assert bool(reconciler.spec_writes(vm, None, [])) is starts
-    assert reconciler.spec_writes(deleting(vm), None, []) == []
+    assert bool(reconciler.spec_writes(vm, None, [], NOW)) is starts
+    assert reconciler.spec_writes(deleting(vm), None, [], NOW) == []
 
 
 @pytest.mark.parametrize(
@@ -137,9 +137,9 @@ def test_who_starts(spec: Object, starts: bool) -> None:
 )
 def test_who_stops(strategy: str, phase: str, stops: bool) -> None:
     vm = make_vm(strategy=strategy)
-    deletes = [w for w in reconciler.spec_writes(vm, make_vmi(phase, vm), []) if isinstance(w, Delete)]
+    deletes = [w for w in reconciler.spec_writes(vm, make_vmi(phase, vm), [], NOW) if isinstance(w, Delete)]
     assert bool(deletes) is stops
-    assert reconciler.spec_writes(vm, deleting(make_vmi(phase, vm)), []) == []
+    assert reconciler.spec_writes(vm, deleting(make_vmi(phase, vm)), [], NOW) == []
 
 
 def test_the_generation_is_passed_on_unless_the_template_changed() -> None:
@@ -147,20 +147,20 @@ def test_the_generation_is_passed_on_unless_the_template_changed() -> None:
     vmi = make_vmi("Running", vm, virtualMachineRevisionName="revision-start-vm-vm-uid-1")
     started_from = revision(make_vm())
     vm["metadata"]["generation"] = 2
-    (write,) = reconciler.spec_writes(vm, vmi, [started_from])
+    (write,) = reconciler.spec_writes(vm, vmi, [started_from], NOW)
     assert isinstance(write, Patch)
     assert isinstance(write.patch, list)
     assert write.patch[1]["value"]["kubevirt.io/vm-generation"] == "2"
     vm["spec"]["template"]["spec"]["domain"]["cpu"]["cores"] = 2
-    assert reconciler.spec_writes(vm, vmi, [started_from]) == []
+    assert reconciler.spec_writes(vm, vmi, [started_from], NOW) == []
     assert status_of(vm, vmi)["observedGeneration"] == 1
     assert status_of(vm, vmi)["desiredGeneration"] == 2
 
 
 def test_an_ended_instance_is_let_go() -> None:
-    vmi = deleting(make_vmi("Succeeded"))
+    vmi = deleting(make_vmi("Succeeded", phaseTransitionTimestamps=HAS_RUN))
     vmi["metadata"]["finalizers"] = ["kubevirt.io/virtualMachineControllerFinalize", "other"]
-    (write,) = reconciler.spec_writes(make_vm(), vmi, [])
+    (write,) = reconciler.spec_writes(make_vm(), vmi, [], NOW)
     assert isinstance(write, Patch)
     assert isinstance(write.patch, list)
     assert write.patch[1]["value"] == ["other"]
@@ -174,9 +174,11 @@ def test_an_ended_instance_is_let_go() -> None:
         (make_vm(), make_vmi("Scheduled"), "Starting"),
         (make_vm(), make_vmi("Scheduling", conditions=[UNSCHEDULABLE]), "ErrorUnschedulable"),
         (make_vm(), make_vmi("Running"), "Running"),
-        (make_vm(), make_vmi("Failed"), "Stopped"),
+        (make_vm(), make_vmi("Failed", phaseTransitionTimestamps=HAS_RUN), "Stopped"),
+        (make_vm(), make_vmi("Failed"), "CrashLoopBackOff"),
+        (make_vm(strategy="Halted"), make_vmi("Failed"), "Stopped"),
         (make_vm(), deleting(make_vmi("Running")), "Stopping"),
-        (make_vm(), deleting(make_vmi("Succeeded")), "Stopped"),
+        (make_vm(), deleting(make_vmi("Succeeded", phaseTransitionTimestamps=HAS_RUN)), "Stopped"),
         (deleting(make_vm()), make_vmi("Running"), "Terminating"),
     ],
 )
@@ -213,3 +215,11 @@ def test_ready_is_never_missing_and_keeps_its_time() -> None:
     waiting = status_of({**vm, "status": absent}, make_vmi())
     assert [each["reason"] for each in waiting["conditions"]] == ["VMIConditionMissing"]
     assert waiting["created"] is True
+
+
+def test_an_instance_without_a_status_yet_is_starting() -> None:
+    vm, vmi = make_vm(), make_vmi()
+    del vmi["status"]
+    vm["metadata"]["generation"] = 2
+    assert reconciler.spec_writes(vm, vmi, [revision(make_vm())], NOW) == []
+    assert status_of(vm, vmi)["printableStatus"] == "Starting"

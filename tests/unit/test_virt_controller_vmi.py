@@ -59,6 +59,38 @@ def test_a_new_instance_is_annotated_then_gets_its_pod() -> None:
     assert write.body["metadata"]["ownerReferences"][0]["uid"] == "vmi-uid"
 
 
+def unadmitted(**meta: Any) -> Object:
+    """An instance made while the webhooks were not in place."""
+    vmi = make_vmi()
+    kept = ("name", "namespace", "uid", "resourceVersion")
+    return {
+        "apiVersion": vmi["apiVersion"],
+        "kind": vmi["kind"],
+        "metadata": {name: vmi["metadata"][name] for name in kept} | meta,
+        "spec": {"domain": {"devices": {}}},
+    }
+
+
+@pytest.mark.parametrize("status", [{}, {"status": {"virtualMachineRevisionName": "revision"}}])
+@pytest.mark.parametrize("annotations", [{}, make_vmi()["metadata"]["annotations"]])
+def test_what_the_webhook_left_out_is_filled_in_with_the_first_write(status: Object, annotations: Object) -> None:
+    vmi = replaced(reconciler.plan(unadmitted(annotations=annotations) | status, None, NOW))
+    assert vmi["metadata"]["finalizers"] == ["kubevirt.io/foregroundDeleteVirtualMachine"]
+    assert vmi["status"].items() >= {"phase": "Pending", **status.get("status", {})}.items()
+    (write,) = reconciler.plan(vmi, None, NOW)
+    assert isinstance(write, Create)
+    selector = write.body["spec"]["nodeSelector"]
+    assert selector["kubernetes.io/arch"] == "amd64"
+    assert "machine-type.node.kubevirt.io/q35" in selector
+
+
+def test_one_that_is_deleted_meanwhile_gets_no_finalizer_which_the_api_would_refuse() -> None:
+    vmi = replaced(reconciler.plan(deleting(unadmitted(finalizers=["other"])), None, NOW))
+    assert vmi["metadata"]["finalizers"] == ["other"]
+    ended = replaced(reconciler.plan(vmi, None, NOW))
+    assert ended["status"]["phase"] == "Failed"
+
+
 def test_a_pod_makes_it_scheduling() -> None:
     pod = make_pod()
     pod["status"]["conditions"] = []

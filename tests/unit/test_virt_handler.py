@@ -44,3 +44,6 @@ def test_what_is_on_no_node_is_not_its_business(phase: str) -> None:
     assert report(make_vmi(phase), NOW) is None
     assert report(deleting(make_vmi(phase)), NOW) is None
     assert report(make_vmi("Scheduled"), NOW) is None
+    new = make_vmi()
+    del new["status"]
+    assert report(new, NOW) is None

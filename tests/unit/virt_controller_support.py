@@ -2,20 +2,25 @@
 
 import asyncio
 import random
+import selectors
 from collections import Counter
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest import mock
 
 from clusters.kubevirt.api.mutate import mutate_new_instance
-from clusters.kubevirt.controller.objects import controller_of, is_deleting, is_final
+from clusters.kubevirt.controller import process
+from clusters.kubevirt.controller.objects import controller_of, format_time, is_deleting, is_final, now
 from clusters.kubevirt.controller.workqueue import FAILED_TEST
 from virtflow.kube import KubeClient, Object, Response
 
 NOW = datetime(2026, 11, 23, 6, 29, 46, tzinfo=UTC)
 TIME = "2026-11-23T06:29:46Z"
 NAMESPACE = "tenant"
+HAS_RUN = [{"phase": phase, "phaseTransitionTimestamp": TIME} for phase in ("Pending", "Running")]
+"""Phase transitions of an instance that did not fail to start."""
 
 DOMAIN: Object = {
     "cpu": {"cores": 1},
@@ -112,6 +117,39 @@ def make_vmirs(replicas: int, name: str = "test-vmirs") -> Object:
     }
 
 
+class Impatient(selectors.DefaultSelector):
+    """Lets the time pass in which another selector would wait."""
+
+    passed = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        assert timeout is not None, "nothing is due any more"
+        # Work takes time too: without it, a test of what never comes to rest would not end.
+        self.passed += max(timeout, 0.005)
+        return super().select(0)
+
+
+class VirtualTime(asyncio.SelectorEventLoop):
+    """An event loop whose clock does not wait: when nothing is ready, it jumps to what is due next."""
+
+    def __init__(self) -> None:
+        self._clock = Impatient()
+        super().__init__(self._clock)
+
+    def time(self) -> float:
+        return self._clock.passed
+
+
+def virtual_now() -> datetime:
+    return NOW + timedelta(seconds=asyncio.get_running_loop().time())
+
+
+def run_in_virtual_time(test: Coroutine[Any, Any, None]) -> None:
+    """Minutes of virt-controller's in an instant. Servers in it want `virtual_now` for their clock."""
+    with mock.patch.object(process, "now", virtual_now), asyncio.Runner(loop_factory=VirtualTime) as runner:
+        runner.run(test)
+
+
 class ApiServer(KubeClient):
     """A kube-apiserver in memory, at the other end of a KubeClient.
 
@@ -120,12 +158,14 @@ class ApiServer(KubeClient):
     scheduler, kubelet and garbage collector of its cluster.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0, clock: Callable[[], datetime] = now) -> None:
         self.objects: dict[tuple[str, str, str], Object] = {}
         self.writes: Counter[str] = Counter()
         self.pod_quota: int | None = None
+        self.pods_to_fail = 0
         self.most_active: Counter[str] = Counter()
         self._random = random.Random(seed)
+        self._clock = clock
         self._version = 0
         self._events: list[tuple[int, str, str, Object]] = []
         self._changed = asyncio.Condition()
@@ -155,7 +195,7 @@ class ApiServer(KubeClient):
             await self._changed.wait_for(holds)
 
     async def run_nodes(self) -> None:
-        """Bind pods, make them Running, and see them off, for ever."""
+        """Bind pods, make them Running or fail, and see them off, for ever."""
         seen = 0
         while True:
             async with self._changed:
@@ -173,7 +213,11 @@ class ApiServer(KubeClient):
         elif "nodeName" not in pod["spec"]:
             new["spec"]["nodeName"] = "node-1"
             await self._store("pods", new, "MODIFIED")
-        elif pod["status"].get("phase") != "Running":
+        elif pod["status"]["phase"] == "Pending" and self.pods_to_fail:
+            self.pods_to_fail -= 1
+            new["status"] |= {"phase": "Failed"}
+            await self._store("pods", new, "MODIFIED")
+        elif pod["status"]["phase"] == "Pending":
             new["status"] |= {"phase": "Running", "containerStatuses": [{"ready": True}]}
             await self._store("pods", new, "MODIFIED")
 
@@ -269,8 +313,7 @@ class ApiServer(KubeClient):
             return {"kind": "Status", "status": "Success"}
         if is_deleting(obj):
             return obj
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return await self._store(plural, deleting(deepcopy(obj), now), "MODIFIED")
+        return await self._store(plural, deleting(deepcopy(obj), format_time(self._clock())), "MODIFIED")
 
     async def _store(self, plural: str, obj: Object, kind: str) -> Object:
         meta = obj["metadata"]

@@ -5,6 +5,7 @@ The server has one clock for all, so these tests do not run at the same time.
 
 import sys
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,12 @@ def worker(client: Client) -> Callable[..., Worker]:
     """A worker with all workflows and the given activities; use it as `async with worker(...)`."""
 
     def make(*activities: Callable[..., Any]) -> Worker:
-        return Worker(client, task_queue=TASK_QUEUE, workflows=WORKFLOWS, activities=activities)
+        return Worker(
+            client,
+            task_queue=TASK_QUEUE,
+            workflows=WORKFLOWS,
+            activities=activities,
+            max_heartbeat_throttle_interval=timedelta(milliseconds=100),
+        )
 
     return make

@@ -14,7 +14,6 @@ from typing import Any, Literal, Self
 from urllib.parse import urlencode
 
 import aiohttp
-from kubernetes.aio import client, config
 
 from virtflow.kube.resources import SERVICE_ACCOUNTS, Object, Resource
 
@@ -52,12 +51,15 @@ class Response:
 class KubeClient:
     """Requests of one identity to one kube-apiserver. Use as `async with await KubeClient.connect(path)`."""
 
-    def __init__(self, api: client.ApiClient) -> None:
+    def __init__(self, api: Any) -> None:
         self._api = api
 
     @classmethod
     async def connect(cls, kubeconfig: Path, agent: str = "virtflow") -> Self:
         """Read a kubeconfig's current context; `agent` is the name in the audit log. Opens no connection yet."""
+        # It takes a second to import, which whoever only handles objects, or prints a status, need not wait for.
+        from kubernetes.aio import client, config
+
         configuration = client.Configuration()
         # The default of 100 would queue a watch behind a burst of creates, and a starved watch looks like a hang.
         configuration.connection_pool_maxsize = 1000
@@ -179,6 +181,10 @@ class KubeClient:
             if error.code != 404:
                 raise
 
+    async def delete_all(self, resource: Resource, namespace: str) -> None:
+        """Ask for the end of every object of a kind in a namespace."""
+        await self.request("DELETE", resource.path(namespace))
+
     async def stream(self, path: str, query: Mapping[str, str], timeout: timedelta) -> AsyncGenerator[Object, None]:
         """The lines of a watch, until the server or `timeout` ends it."""
         response = await self._open("GET", path, None, query, None, timeout)
@@ -193,7 +199,10 @@ class KubeClient:
                 for line in lines:
                     yield json.loads(line)
         finally:
-            # close, not release: the rest of a watch must not be drained before the connection is reused.
+            # Not released: the rest of a watch must not be drained. Nor only closed: that would take leave of
+            # the server by TLS, and whoever ends the event loop meanwhile leaves an open socket.
+            if response.connection is not None and response.connection.transport is not None:
+                response.connection.transport.abort()
             response.close()
 
     async def _open(

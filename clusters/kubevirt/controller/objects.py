@@ -29,6 +29,7 @@ __all__ = [
     "parse_time",
     "phase_of",
     "set_phase",
+    "status_of",
     "with_condition",
     "without_condition",
 ]
@@ -63,8 +64,14 @@ def is_deleting(obj: Object) -> bool:
     return "deletionTimestamp" in obj["metadata"]
 
 
+def status_of(obj: Object) -> Object:
+    """An object's status; a new one has none yet."""
+    status: Object = obj.get("status", {})
+    return status
+
+
 def phase_of(vmi: Object) -> str:
-    phase: str = vmi.get("status", {}).get("phase") or "Pending"
+    phase: str = status_of(vmi).get("phase") or "Pending"
     return phase
 
 
@@ -102,7 +109,7 @@ def owner_reference(owner: Object) -> Object:
 
 
 def condition(obj: Object, kind: str) -> Object | None:
-    found: Iterable[Object] = obj.get("status", {}).get("conditions", [])
+    found: Iterable[Object] = status_of(obj).get("conditions", [])
     return next((each for each in found if each["type"] == kind), None)
 
 

@@ -106,14 +106,16 @@ class Controller:
         if first := vm.metadata_writes(machine, instance):
             await self._writer.perform(first)
             return None
+        # One moment for the whole pass: a start put off by it must be due again by it, too.
+        moment = now()
         try:
-            await self._writer.perform(vm.spec_writes(machine, instance, self._revisions.of(machine)))
+            await self._writer.perform(vm.spec_writes(machine, instance, self._revisions.of(machine), moment))
         finally:
             # As KubeVirt does: a stop is told at once, a start only by the pass that finds the instance there.
             if instance is not None:
                 instance = self._instance_of(machine)
-            await self._writer.perform(vm.status_writes(machine, instance, now()))
-        return None
+            await self._writer.perform(vm.status_writes(machine, instance, moment))
+        return vm.backoff(machine, moment) or None
 
     def _instance_of(self, machine: Object) -> Object | None:
         return next(iter(self._instances.of(machine)), None)

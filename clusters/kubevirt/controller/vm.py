@@ -5,7 +5,7 @@ restart costs nothing.
 """
 
 from copy import deepcopy
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from clusters.kubevirt.controller.events import Note
 from clusters.kubevirt.controller.objects import (
@@ -18,15 +18,19 @@ from clusters.kubevirt.controller.objects import (
     make_condition,
     owner_reference,
     phase_of,
+    status_of,
     with_condition,
 )
+from clusters.kubevirt.controller.start_failure import next_start_failure, time_left
 from clusters.kubevirt.controller.writes import Create, Delete, Patch, Replace, Write, json_patch
 from virtflow.kube import Object, Resource
 from virtflow.kube.resources import CONTROLLER_REVISIONS, VMIS, VMS
 
-__all__ = ["metadata_writes", "spec_writes", "status_writes"]
+__all__ = ["backoff", "metadata_writes", "spec_writes", "status_writes"]
 
 GENERATION = "kubevirt.io/vm-generation"
+STARTING_STRATEGIES = ("Always", "RerunOnFailure", "Once")
+RESTARTING_STRATEGIES = ("Always", "RerunOnFailure")
 
 
 def metadata_writes(vm: Object, vmi: Object | None) -> list[Write]:
@@ -46,14 +50,15 @@ def metadata_writes(vm: Object, vmi: Object | None) -> list[Write]:
     return []
 
 
-def spec_writes(vm: Object, vmi: Object | None, revisions: list[Object]) -> list[Write]:
+def spec_writes(vm: Object, vmi: Object | None, revisions: list[Object], now: datetime) -> list[Write]:
     """What starts or stops the instance. `vmi` is the VM's own, `revisions` those it has kept."""
     if vmi is None:
-        return start(vm, revisions) if should_start(vm) else []
+        return start(vm, revisions) if should_start(vm, now) else []
     if is_deleting(vmi):
         finalizers = vmi["metadata"].get("finalizers", [])
-        # Until here the finalizer has kept the instance from vanishing before its end was seen.
-        if is_final(vmi) and CONTROLLER_FINALIZER in finalizers:
+        # Until here the finalizer has kept the instance from vanishing before its end was seen and counted.
+        counted = start_failure(vm, vmi, now) == status_of(vm).get("startFailure")
+        if is_final(vmi) and counted and CONTROLLER_FINALIZER in finalizers:
             return [without_finalizer(VMIS, vmi)]
         return []
     writes = follow_generation(vm, vmi, revisions)
@@ -70,8 +75,22 @@ def run_strategy(vm: Object) -> str:
     return strategy
 
 
-def should_start(vm: Object) -> bool:
-    return not is_deleting(vm) and run_strategy(vm) in ("Always", "RerunOnFailure", "Once")
+def should_start(vm: Object, now: datetime) -> bool:
+    return not is_deleting(vm) and run_strategy(vm) in STARTING_STRATEGIES and not backoff(vm, now)
+
+
+def backoff(vm: Object, now: datetime) -> timedelta:
+    """How much longer the next start is put off, because the last ones failed; zero if it is not."""
+    if run_strategy(vm) not in RESTARTING_STRATEGIES:
+        return timedelta(0)
+    return time_left(status_of(vm).get("startFailure"), now)
+
+
+def start_failure(vm: Object, vmi: Object | None, now: datetime) -> Object | None:
+    """What `status.startFailure` should be; nothing for a VM that is not to be started by itself."""
+    if run_strategy(vm) not in STARTING_STRATEGIES:
+        return None
+    return next_start_failure(status_of(vm).get("startFailure"), vmi, now)
 
 
 def should_stop(vm: Object, vmi: Object) -> bool:
@@ -141,7 +160,7 @@ def follow_generation(vm: Object, vmi: Object, revisions: list[Object]) -> list[
     """Bring the instance's generation up to the VM's, unless the instance runs from another template."""
     annotations = vmi["metadata"].get("annotations", {})
     generation = str(vm["metadata"]["generation"])
-    started_from = vmi["status"].get("virtualMachineRevisionName")
+    started_from = status_of(vmi).get("virtualMachineRevisionName")
     templates = [each["data"]["spec"]["template"] for each in revisions if each["metadata"]["name"] == started_from]
     if is_deleting(vm) or annotations.get(GENERATION) == generation:
         return []
@@ -165,9 +184,10 @@ def status_writes(vm: Object, vmi: Object | None, now: datetime) -> list[Write]:
 
 
 def next_status(vm: Object, vmi: Object | None, now: datetime) -> Object:
-    old, meta = vm.get("status", {}), vm["metadata"]
+    old, meta = status_of(vm), vm["metadata"]
     conditions = next_conditions(old.get("conditions", []), vmi, now)
     ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+    failure = start_failure(vm, vmi, now)
     observed = meta["generation"]
     if vmi is not None:
         observed = int(vmi["metadata"].get("annotations", {}).get(GENERATION, observed))
@@ -182,8 +202,9 @@ def next_status(vm: Object, vmi: Object | None, now: datetime) -> Object:
     told = {
         "created": vmi is not None,
         "ready": ready,
-        "printableStatus": printable_status(vm, vmi),
+        "printableStatus": printable_status(vm, vmi, failure),
         "runStrategy": run_strategy(vm),
+        "startFailure": failure,
         "conditions": conditions,
         "desiredGeneration": meta["generation"],
         "observedGeneration": observed,
@@ -199,7 +220,7 @@ def next_conditions(old: list[Object], vmi: Object | None, now: datetime) -> lis
     if vmi is None:
         absent = make_condition("Ready", "False", "VMINotExists", "VMI does not exist", now)
         return with_condition([each for each in old if each["type"] == "Ready"], absent)
-    mirrored: list[Object] = vmi["status"].get("conditions", [])
+    mirrored: list[Object] = status_of(vmi).get("conditions", [])
     if condition(vmi, "Ready") is not None:
         return mirrored
     message = "VMI is missing the Ready condition"
@@ -207,11 +228,11 @@ def next_conditions(old: list[Object], vmi: Object | None, now: datetime) -> lis
     return [*with_condition([each for each in old if each["type"] == "Ready"], missing), *mirrored]
 
 
-def printable_status(vm: Object, vmi: Object | None) -> str:
+def printable_status(vm: Object, vmi: Object | None, failure: Object | None) -> str:
     if is_deleting(vm):
         return "Terminating"
     if vmi is None or is_final(vmi):
-        return "Stopped"
+        return "CrashLoopBackOff" if failure else "Stopped"
     if is_deleting(vmi):
         return "Stopping"
     scheduled = condition(vmi, "PodScheduled")

