@@ -58,7 +58,9 @@ def _run_pytest(cluster: LocalCluster, run_id: str, report: Path, only: str) -> 
         "pytest_bdd.plugin",
         "-q",
         "-s",
-        "--tb=short",
+        # A step's failure was said when it happened; what fails outside of steps is still named, with its line.
+        "--tb=line",
+        "-rN",
         "--override-ini=console_output_style=classic",
         f"--junitxml={report / 'junit.xml'}",
         f"--virtflow-endpoints={cluster.folder / 'endpoints.json'}",

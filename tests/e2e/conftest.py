@@ -194,9 +194,11 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     return outcome
 
 
-def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str] | None:
+def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str]:
     # The steps were printed as they happened: no dots between them.
-    return (report.outcome if report.when == "call" else "", "", "") if report.passed else None
+    if report.failed and report.when != "call":
+        return "error", "", ""
+    return report.outcome if report.when == "call" else "", "", ""
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -110,7 +110,8 @@ def delete_virtual_machine(session: "Session", world: World, tenant: str, name: 
 @then(parsers.parse("the gateway answers {code:d}"))
 def gateway_answers(world: World, code: int) -> None:
     answer = world.last_answer()
-    assert answer.code == code, f"The gateway answered {answer.code}, not {code}: {answer.message}"
+    said = answer.message or "it says no more"
+    assert answer.code == code, f"The gateway answered {answer.code}, not {code}: {said}."
 
 
 @then(parsers.parse('the gateway answers {code:d} "{reason}"'))
