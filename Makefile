@@ -8,16 +8,19 @@ export VIRTFLOW_TOOLCHAIN := $(or $(TOOLCHAIN),build)
 export VIRTFLOW_CLUSTER := $(or $(CLUSTER),local)
 export VIRTFLOW_KEEP := $(or $(KEEP),0)
 
-.PHONY: e2e test up down status load lint format
+.PHONY: e2e test up down status logs load lint format
 
 e2e: .venv/ready
 	@$(BIN)/python -m virtflow e2e
 
 test: lint
-	@$(BIN)/python -m pytest tests
+	@$(BIN)/python -m pytest
 
 up down status: .venv/ready
 	@$(BIN)/python -m virtflow $@
+
+logs: .venv/ready
+	@$(BIN)/python -m virtflow logs $(COMPONENT)
 
 load: .venv/ready
 	@$(BIN)/python -m virtflow load --users $(or $(USERS),28) --duration $(or $(DURATION),120)

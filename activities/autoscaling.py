@@ -71,20 +71,19 @@ class Autoscaling:
     @activity.defn
     async def await_settled(self, wait: SettleWait) -> ScaleState:
         """Wait until it has scaled out, all replicas are ready, and the autoscaler sees no reason for more."""
-        start = self._state(wait.target).replicas
         limit = wait.within.total_seconds()
         began = asyncio.get_running_loop().time()
 
         def rests(state: ScaleState) -> bool:
-            return state.replicas > start and state.ready == state.replicas and self._in_band(wait.target, state)
+            return (
+                state.replicas > wait.before and state.ready == state.replicas and self._in_band(wait.target, state)
+            )
 
         async with heartbeating():
             while True:
                 left = limit - (asyncio.get_running_loop().time() - began)
                 await self._until(wait.target, rests, left, "scale out and settle")
-                try:
-                    await self._until(wait.target, lambda state: not rests(state), IN_BAND_FOR, "stay")
-                except TimeoutError:
+                if not await self._comes_true(wait.target, lambda state: not rests(state), IN_BAND_FOR):
                     return self._state(wait.target)
 
     async def _apply(self, resource: Resource, body: Object, order: ReplicaSetOrder) -> None:
@@ -95,7 +94,14 @@ class Autoscaling:
         self, target: ReplicaSetRef, done: Callable[[ScaleState], bool], seconds: float, what: str
     ) -> ScaleState:
         """Wait for a state of the two objects together, and name the last one if it does not come."""
+        if not await self._comes_true(target, done, seconds):
+            raise gave_up(
+                f"Replica set {target.namespace}/{target.name} did not {what} in time. It wants and has "
+                f"{self._state(target)}. {self._why(target)}"
+            )
+        return self._state(target)
 
+    async def _comes_true(self, target: ReplicaSetRef, done: Callable[[ScaleState], bool], seconds: float) -> bool:
         async def of(informer: Informer, name: str) -> None:
             await informer.wait_for(target.namespace, name, lambda _: done(self._state(target)))
 
@@ -109,14 +115,9 @@ class Autoscaling:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        if not reached:
-            if what == "stay":
-                raise TimeoutError
-            raise gave_up(
-                f"Replica set {target.namespace}/{target.name} did not {what} in time. It wants and has "
-                f"{self._state(target)}. {self._why(target)}"
-            )
-        return self._state(target)
+        for task in reached:
+            task.result()
+        return bool(reached)
 
     def _state(self, target: ReplicaSetRef) -> ScaleState:
         replica_set = self._replica_sets.get(target.namespace, target.name) or {}

@@ -1,6 +1,5 @@
 """Requests to the IAM gateway, as a tenant's user makes them."""
 
-import asyncio
 import json
 import secrets
 import ssl
@@ -23,7 +22,7 @@ __all__ = ["Gateway"]
 METHODS = {Verb.CREATE: "POST", Verb.LIST: "GET", Verb.GET: "GET", Verb.UPDATE: "PUT", Verb.DELETE: "DELETE"}
 TOKEN_LIFETIME = timedelta(minutes=15)
 RENEW_BEFORE = timedelta(minutes=5)
-REQUEST_LIMIT = timedelta(seconds=20)
+REQUEST_LIMIT = aiohttp.ClientTimeout(total=20)
 
 
 class Gateway:
@@ -71,17 +70,21 @@ class Gateway:
         return token
 
     async def _exchange(self, method: str, path: str, headers: dict[str, str], body: str | None) -> GatewayAnswer:
-        async with (
-            asyncio.timeout(REQUEST_LIMIT.total_seconds()),
-            self._http.request(method, self._url + path, headers=headers, data=body, ssl=self._trust) as response,
-        ):
-            text = await response.text()
-            answer = GatewayAnswer(
-                code=response.status,
-                body=json.loads(text) if text else {},
-                warnings=[warning_text(value) for value in response.headers.getall("Warning", [])],
-                request_id=response.headers.get("X-Request-Id", ""),
-            )
+        try:
+            async with self._http.request(
+                method, self._url + path, headers=headers, data=body, ssl=self._trust, timeout=REQUEST_LIMIT
+            ) as response:
+                text = await response.text()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            # By type and text: the error's repr would hold the request's headers, and the token with them.
+            what = f"{type(error).__name__} {error}".strip()
+            raise ApplicationError(f"The gateway gave no answer to {method} {path}: {what}.") from None
+        answer = GatewayAnswer(
+            code=response.status,
+            body=json.loads(text) if text else {},
+            warnings=[warning_text(value) for value in response.headers.getall("Warning", [])],
+            request_id=response.headers.get("X-Request-Id", ""),
+        )
         if answer.code in (429, 500, 502, 503, 504):
             raise ApplicationError(f"The gateway answered {answer.code} to {method} {path}: {answer.message}")
         return answer

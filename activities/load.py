@@ -10,7 +10,7 @@ from activities.heartbeat import heartbeating
 from clusters.endpoints import Endpoints
 from load.results import Latencies, LoadPlan, LoadResult, latencies_of
 from load.runner import LoadError, run_load, stop_load
-from workflows.models import LoadOrder, LoadOutcome, LoadStretch
+from workflows.models import LoadOrder, LoadOutcome, LoadRun, LoadStretch
 
 __all__ = ["Load", "plan_of"]
 
@@ -26,23 +26,23 @@ class Load:
         self._folder = folder
 
     @activity.defn(name="run_load")
-    async def run(self, order: LoadOrder) -> LoadOutcome:
+    async def run(self, run: LoadRun) -> LoadOutcome:
         """Apply the load until its plan is over or `stop` was called."""
-        plan = plan_of(order, self._endpoints)
+        plan = plan_of(run.load, self._endpoints)
         async with heartbeating():
             try:
-                result = await run_load(plan, self._folder_of(order), lambda _: None)
+                result = await run_load(plan, self._folder_of(run), lambda _: None)
             except LoadError as error:
                 raise ApplicationError(str(error), type="LoadError", non_retryable=True) from error
         return outcome_of(result)
 
     @activity.defn(name="stop_load")
-    async def stop(self, order: LoadOrder) -> None:
+    async def stop(self, run: LoadRun) -> None:
         """Let the load end: its users finish their requests. Harmless if it has ended."""
-        stop_load(self._folder_of(order))
+        stop_load(self._folder_of(run))
 
-    def _folder_of(self, order: LoadOrder) -> Path:
-        return self._folder / re.sub(r"[^A-Za-z0-9._-]+", "-", order.name)
+    def _folder_of(self, run: LoadRun) -> Path:
+        return self._folder / re.sub(r"[^A-Za-z0-9._-]+", "-", run.name)
 
 
 def plan_of(order: LoadOrder, endpoints: Endpoints) -> LoadPlan:

@@ -7,7 +7,7 @@ from temporalio import activity
 
 from activities.errors import gave_up, refusals_are_final
 from activities.heartbeat import heartbeating
-from virtflow.kube import Informer, KubeClient, Object
+from virtflow.kube import Informer, KubeClient, KubeError, Object
 from virtflow.kube.resources import NAMESPACES, ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS, VMIRS, VMIS, VMS
 from workflows.models import Tenant, TenantOrder
 
@@ -46,8 +46,15 @@ class Tenants:
             await self._kube.apply(ROLES, {**named(role), "rules": rules}, namespace)
             await self._kube.apply(ROLE_BINDINGS, {**named(f"{order.name}-binding"), **binding}, namespace)
         # Pods made before the namespace's default account is there are refused.
-        async with asyncio.timeout(ACCOUNT_LIMIT.total_seconds()):
-            await self._accounts.wait_for(namespace, "default", lambda account: account is not None)
+        try:
+            async with asyncio.timeout(ACCOUNT_LIMIT.total_seconds()):
+                await self._accounts.wait_for(namespace, "default", lambda account: account is not None)
+        except TimeoutError:
+            seconds = ACCOUNT_LIMIT.total_seconds()
+            raise gave_up(
+                f"Namespace {namespace} has no service account `default` {seconds:.0f} s after it was made, and pods "
+                f"are refused without it: kube-controller-manager, which makes it, does not keep up or is down."
+            ) from None
         return Tenant(order.name, namespace, user)
 
     @activity.defn
@@ -62,9 +69,20 @@ class Tenants:
                 await self._kube.delete(NAMESPACES, order.namespace)
             try:
                 async with asyncio.timeout(GONE_LIMIT.total_seconds()):
-                    await self._namespaces.wait_for("", order.namespace, lambda namespace: namespace is None)
+                    while await self._is_there(order.namespace):
+                        await self._namespaces.wait_for("", order.namespace, lambda namespace: namespace is None)
             except TimeoutError:
                 raise gave_up(self._why_still_there(order.namespace)) from None
+
+    async def _is_there(self, namespace: str) -> bool:
+        """As the server says: a copy that lags may not have seen the namespace at all."""
+        try:
+            self._namespaces.observe(await self._kube.get(NAMESPACES, namespace))
+        except KubeError as error:
+            if error.code == 404:
+                return False
+            raise
+        return True
 
     def _why_still_there(self, name: str) -> str:
         namespace = self._namespaces.get("", name) or {}

@@ -10,17 +10,18 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from rich.table import Table
-from temporalio.client import WorkflowHandle
+from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 
 from activities.autoscaling import current_utilization
 from activities.load import plan_of
 from clusters.endpoints import Endpoints
 from load.results import LoadProgress, LoadResult
 from load.runner import run_load
+from virtflow.errors import VirtflowError
 from virtflow.kube import Informer, KubeClient
 from virtflow.kube.resources import HPAS, VMIRS
+from virtflow.temporal import TASK_QUEUE, connect, root_cause
 from virtflow.terminal import console, phase
-from virtflow.worker import TASK_QUEUE, connect
 from workflows.models import LoadOrder, ReplicaSetOrder, ReplicaSetRef, ScenarioOrder, TenantOrder
 from workflows.scenario import Scenario
 
@@ -46,17 +47,22 @@ async def apply_load(endpoints: Endpoints, folder: Path, users: int, duration: t
         with phase("Making a replica set with an autoscaler"):
             target = await _make_replica_set(session, order)
         ramp = duration / RAMP_SHARE
-        load = LoadOrder(name, target, users, ramp, duration - ramp)
+        load = LoadOrder(target, users, ramp, duration - ramp)
         async with await KubeClient.connect(endpoints.kubeconfig) as kube, _scaling(kube, target) as scaling:
             console.print("\n  time  users  req/s failed      P95   ready of wanted  CPU of request")
             result = await run_load(
                 plan_of(load, endpoints), folder / name, lambda progress: _show(progress, scaling)
             )
         _summarize(result)
+    except WorkflowUpdateFailedError as error:
+        raise VirtflowError(f"The replica set could not be made: {root_cause(error)}") from error
     finally:
         await session.signal(Scenario.end)
         with phase("Removing the replica set"):
-            await session.result()
+            if left := await session.result():
+                raise VirtflowError(f"Not everything could be removed: {'; '.join(left)}")
+    if result.latencies.failed == result.requests:
+        raise VirtflowError(f"All {result.requests} requests failed. `virtflow logs guests` may say why.")
 
 
 async def _make_replica_set(session: WorkflowHandle[Scenario, list[str]], order: ScenarioOrder) -> ReplicaSetRef:

@@ -1,7 +1,8 @@
-"""The command line: `virtflow up | status | logs | down | e2e`."""
+"""The command line: `virtflow up | status | logs | down | e2e | load`."""
 
 import logging
 import os
+import signal
 import sys
 from datetime import timedelta
 from typing import Annotated, NoReturn
@@ -125,6 +126,9 @@ def main() -> NoReturn:
 
 
 def _run() -> int:
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # CI ends a job by SIGTERM, a closed terminal by SIGHUP: both undo what Ctrl-C would.
+        signal.signal(number, signal.default_int_handler)
     try:
         app()
     except SystemExit as end:

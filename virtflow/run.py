@@ -35,8 +35,6 @@ def run_features(settings: Settings, *, keep: bool, only: str) -> int:
             cluster.restart_worker()
         console.print()
         code = _run_pytest(cluster, run_id, report, only)
-        if code == pytest.ExitCode.INTERRUPTED:
-            code = INTERRUPTED
     finally:
         if code != 0:
             _keep_logs(cluster, report / "logs")
@@ -65,11 +63,21 @@ def _run_pytest(cluster: LocalCluster, run_id: str, report: Path, only: str) -> 
         f"--junitxml={report / 'junit.xml'}",
         f"--virtflow-endpoints={cluster.folder / 'endpoints.json'}",
         f"--virtflow-run={run_id}",
+        f"--virtflow-only={only}",
         f"--virtflow-report={report}",
     ]
-    if only:
-        arguments += ["-k", f"({only}) or everything_is_undone"]
-    return int(pytest.main(arguments))
+    interrupts = _Interrupts()
+    code = int(pytest.main(arguments, plugins=[interrupts]))
+    return INTERRUPTED if interrupts.seen else code
+
+
+class _Interrupts:
+    """Whether Ctrl-C was pressed: pytest's own exit code for it is that of a feature it cannot read, too."""
+
+    seen = False
+
+    def pytest_keyboard_interrupt(self) -> None:
+        self.seen = True
 
 
 def _keep_logs(cluster: LocalCluster, folder: Path) -> None:

@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 
 import aiohttp
-from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Worker
 
 from activities.autoscaling import Autoscaling
@@ -22,20 +20,15 @@ from activities.virtual_machines import VirtualMachines
 from clusters.endpoints import Endpoints
 from virtflow.kube import Informer, KubeClient
 from virtflow.kube.resources import HPAS, NAMESPACES, SERVICE_ACCOUNTS, VMIRS, VMIS, VMS
+from virtflow.temporal import TASK_QUEUE, connect
 from workflows.autoscale import AutoscaleUnderLoad
 from workflows.create_vm import CreateVirtualMachine
 from workflows.scenario import Scenario
 
-__all__ = ["TASK_QUEUE", "WORKFLOWS", "connect", "main"]
+__all__ = ["WORKFLOWS", "main"]
 
-TASK_QUEUE = "virtflow"
 WORKFLOWS = [AutoscaleUnderLoad, CreateVirtualMachine, Scenario]
 WATCHED = (NAMESPACES, SERVICE_ACCOUNTS, VMS, VMIS, VMIRS, HPAS)
-
-
-async def connect(endpoints: Endpoints) -> Client:
-    """A Temporal client whose payloads are typed: dataclasses, timedeltas and enums survive the way."""
-    return await Client.connect(endpoints.temporal_address, data_converter=pydantic_data_converter)
 
 
 async def run(endpoints_file: Path) -> None:
@@ -75,6 +68,8 @@ async def run(endpoints_file: Path) -> None:
                 evidence.observe_create_sequence,
                 evidence.observe_scale_decisions,
             ],
+            # Else an error that is none of Temporal's own retries the workflow's task for ever.
+            workflow_failure_exception_types=[Exception],
             max_heartbeat_throttle_interval=HEARTBEAT_EVERY,
         )
         await stack.enter_async_context(worker)

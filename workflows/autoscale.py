@@ -10,7 +10,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.evidence import Evidence
     from activities.load import Load
 
-from workflows.models import Autoscaled, AutoscaleOrder, LoadOutcome, ReplicasWait, ScaleState, SettleWait
+from workflows.models import Autoscaled, AutoscaleOrder, LoadOutcome, LoadRun, ReplicasWait, ScaleState, SettleWait
 from workflows.options import QUICK, READ, loading, waiting
 
 __all__ = ["AutoscaleUnderLoad"]
@@ -29,7 +29,7 @@ class AutoscaleUnderLoad:
         )
 
         # 12-15, out
-        settled, outcome = await self._settle_under_load(order)
+        settled, outcome = await self._settle_under_load(order, before.replicas)
 
         # 12-15, in
         after = await workflow.execute_activity_method(
@@ -49,11 +49,12 @@ class AutoscaleUnderLoad:
             decisions,
         )
 
-    async def _settle_under_load(self, order: AutoscaleOrder) -> tuple[ScaleState, LoadOutcome]:
-        load = workflow.start_activity_method(Load.run, order.load, **loading(order.load.ramp + order.load.hold))
+    async def _settle_under_load(self, order: AutoscaleOrder, before: int) -> tuple[ScaleState, LoadOutcome]:
+        run = LoadRun(workflow.info().workflow_id, order.load)
+        load = workflow.start_activity_method(Load.run, run, **loading(order.load.ramp + order.load.hold))
         settling = workflow.start_activity_method(
             Autoscaling.await_settled,
-            SettleWait(order.target, order.settled_within),
+            SettleWait(order.target, before, order.settled_within),
             **waiting(order.settled_within),
         )
         try:
@@ -69,6 +70,6 @@ class AutoscaleUnderLoad:
         finally:
             settling.cancel()
             # Also after a failure: load that nobody waits for would fall on the next scenario.
-            await workflow.execute_activity_method(Load.stop, order.load, **QUICK)
+            await workflow.execute_activity_method(Load.stop, run, **QUICK)
             outcome = await load
         return settled, outcome

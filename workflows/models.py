@@ -17,6 +17,7 @@ __all__ = [
     "GatewayRequest",
     "LoadOrder",
     "LoadOutcome",
+    "LoadRun",
     "LoadStretch",
     "ObservedArrow",
     "ReplicaSetOrder",
@@ -201,6 +202,8 @@ class SettleWait:
     """Until the autoscaler has scaled out and rests: its metric in the tolerated band, or at its maximum."""
 
     target: ReplicaSetRef
+    before: int
+    """Replicas before the load. Not for the wait to find out: a retry would find what has scaled already."""
     within: timedelta
 
 
@@ -217,15 +220,22 @@ class ScaleState:
 
 @dataclass(frozen=True)
 class LoadOrder:
-    """Load on a replica set's guests. `name` tells one load from another and is derived, for a retry to find it."""
+    """Load on a replica set's guests, as a scenario asks for it."""
 
-    name: str
     target: ReplicaSetRef
     users: int
     ramp: timedelta
     hold: timedelta
     rate: float = 1.0
     """Requests a second of each user."""
+
+
+@dataclass(frozen=True)
+class LoadRun:
+    """One run of a load. `name` tells it from every other, and is derived, for a retry to find it."""
+
+    name: str
+    load: LoadOrder
 
 
 @dataclass(frozen=True)

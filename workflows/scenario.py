@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from temporalio import workflow
+from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from activities.autoscaling import Autoscaling
@@ -49,7 +50,8 @@ class Scenario:
         self._saga = Saga()
         self._ended = False
         self._spoken_to = 0
-        self._steps: set[asyncio.Task[object]] = set()
+        # A dict for its order: a set of tasks has another in each replay.
+        self._steps: dict[asyncio.Task[object], None] = {}
         self._children = 0
 
     @workflow.run
@@ -58,8 +60,17 @@ class Scenario:
             await self._until_ended_or_idle()
         except asyncio.CancelledError:
             workflow.logger.info("cancelled, undoing")
-        # A step that is still running may be making the very thing that is to be undone. Cancelling the
-        # workflow cancels this method, not the steps.
+        self._ended = True
+        # A task of its own: cancelling the workflow again cancels this method, and must not cancel the undoing.
+        undoing = asyncio.create_task(self._undo())
+        while True:
+            try:
+                return await asyncio.shield(undoing)
+            except asyncio.CancelledError:
+                workflow.logger.warning("cancelled while undoing, which goes on")
+
+    async def _undo(self) -> list[str]:
+        # A step that is still running may be making the very thing that is to be undone.
         for step in self._steps:
             step.cancel()
         await workflow.wait_condition(workflow.all_handlers_finished)
@@ -80,14 +91,16 @@ class Scenario:
 
     @contextmanager
     def _step(self) -> Iterator[None]:
+        if self._ended:
+            raise ApplicationError("This scenario has ended and is being undone.", type="Ended", non_retryable=True)
         task = asyncio.current_task()
         assert task is not None
         self._spoken_to += 1
-        self._steps.add(task)
+        self._steps[task] = None
         try:
             yield
         finally:
-            self._steps.discard(task)
+            del self._steps[task]
 
     @workflow.update
     async def create_tenant(self, order: TenantOrder) -> Tenant:

@@ -104,10 +104,12 @@ class LocalCluster:
         ]
 
     def log(self, component: str) -> Path:
-        """The log file of a component; ClusterError names the ones there are."""
+        """The log file of a component. Raises ClusterError, which names the components, if there is none."""
         logs = {status.name: status.log for status in self.status()}
         if component not in logs:
             raise ClusterError(f"There is no component {component!r}. There are: {', '.join(logs) or 'none'}.")
+        if not logs[component].exists():
+            raise ClusterError(f"{component} has not written anything yet: there is no {logs[component]}.")
         return logs[component]
 
     def down(self) -> None:

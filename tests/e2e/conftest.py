@@ -4,24 +4,30 @@ import hashlib
 import re
 import time
 from collections.abc import Generator, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from anyio import fail_after
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pytest_bdd.parser import Feature, Step
 from pytest_bdd.parser import Scenario as GherkinScenario
+from pytest_bdd.scenario import scenario_wrapper_template_registry
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
-from temporalio.exceptions import ActivityError, ApplicationError, ChildWorkflowError
 from temporalio.workflow import UpdateMethodMultiParam
 
 from clusters.endpoints import Endpoints
 from tests.e2e.report import Report
 from tests.e2e.steps import *  # noqa: F403  pytest-bdd finds steps by name in the conftest
-from virtflow.worker import TASK_QUEUE, connect
+from virtflow.temporal import TASK_QUEUE, connect, root_cause
 from workflows.models import ScenarioOrder
 from workflows.options import IDLE_TIMEOUT
 from workflows.scenario import Scenario
+
+STEP_LIMIT = timedelta(minutes=30)
+UNDONE_LIMIT = timedelta(minutes=15)
+"""Every activity has a shorter limit of its own: these are for a worker or a Temporal that is gone."""
 
 scenario_key = pytest.StashKey[GherkinScenario]()
 Order = TypeVar("Order")
@@ -32,6 +38,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("virtflow")
     group.addoption("--virtflow-endpoints", type=Path, help="endpoints.json of the cluster to test")
     group.addoption("--virtflow-run", default="run", help="id of this run")
+    group.addoption("--virtflow-only", default="", help="words of a feature's or a scenario's name")
     group.addoption("--virtflow-report", type=Path, help="folder of this run's report")
 
 
@@ -43,6 +50,7 @@ class Session:
         self._handle = handle
         self._order = order
         self._position = 0
+        self._asked = 0
         self._text = ""
 
     @property
@@ -57,19 +65,26 @@ class Session:
     def entered(self, step: Step) -> None:
         """Which step speaks next: part of its update's id."""
         self._position += 1
+        self._asked = 0
         self._text = f"{step.keyword} {step.name} {step.docstring or ''} {step.datatable or ''}"
 
     def ask(self, update: UpdateMethodMultiParam[[Any, Order], Result], order: Order) -> Result:
         """Have the workflow do a step, and return its result; a repeated one returns what the first did."""
         digest = hashlib.sha256(self._text.encode()).hexdigest()[:8]
 
+        self._asked += 1
+        update_id = f"{self._position:03}-{self._asked}-{digest}"
+
         async def execute() -> Result:
-            return await self._handle.execute_update(update, order, id=f"{self._position:03}-{digest}")
+            with fail_after(STEP_LIMIT.total_seconds()):
+                return await self._handle.execute_update(update, order, id=update_id)
 
         try:
             return self._portal.call(execute)
         except WorkflowUpdateFailedError as error:
             raise AssertionError(root_cause(error)) from None
+        except TimeoutError:
+            raise AssertionError(_silent(STEP_LIMIT)) from None
 
     def end(self) -> None:
         """End the scenario: everything it made is undone, while the next one is on its way."""
@@ -77,14 +92,37 @@ class Session:
 
     def left(self) -> list[str]:
         """Wait until the scenario is undone, and say what could not be."""
-        return self._portal.call(self._handle.result)
+
+        async def result() -> list[str]:
+            with fail_after(UNDONE_LIMIT.total_seconds()):
+                return await self._handle.result()
+
+        try:
+            return self._portal.call(result)
+        except TimeoutError:
+            return [_silent(UNDONE_LIMIT)]
 
 
-def root_cause(error: BaseException) -> str:
-    """The activity's own words, without the layers a workflow wraps them in."""
-    while isinstance(error, (WorkflowUpdateFailedError, ChildWorkflowError, ActivityError)) and error.cause:
-        error = error.cause
-    return error.message if isinstance(error, ApplicationError) else str(error)
+def _silent(limit: timedelta) -> str:
+    minutes = limit / timedelta(minutes=1)
+    return (
+        f"The worker gave no answer for {minutes:.0f} minutes. `virtflow status` shows whether it and Temporal run, "
+        f"`virtflow logs worker` what it says."
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the scenarios that were asked for, and the last word of the run. Nothing to run is an error."""
+    only: str = config.getoption("--virtflow-only").lower()
+
+    def names(item: pytest.Item) -> str:
+        template = scenario_wrapper_template_registry.get(item.obj) if isinstance(item, pytest.Function) else None
+        return f"{template.feature.name}\n{template.name}".lower() if template else ""
+
+    scenarios = [item for item in items if only in names(item) and names(item)]
+    if not scenarios:
+        raise pytest.UsageError(f"No scenario has {only!r} in its name or its feature's: there is nothing to run.")
+    items[:] = scenarios + [item for item in items if not names(item)]
 
 
 @pytest.fixture(scope="session")
@@ -95,9 +133,7 @@ def portal() -> Iterator[BlockingPortal]:
 
 @pytest.fixture(scope="session")
 def endpoints(pytestconfig: pytest.Config) -> Endpoints:
-    file: Path | None = pytestconfig.getoption("--virtflow-endpoints")
-    if file is None:
-        pytest.exit("These are run by `virtflow e2e`, which brings up the cluster they need.", returncode=4)
+    file: Path = pytestconfig.getoption("--virtflow-endpoints")
     return Endpoints.load(file)
 
 
@@ -180,7 +216,7 @@ def pytest_bdd_after_step(request: pytest.FixtureRequest) -> None:
 
 
 def pytest_bdd_step_error(request: pytest.FixtureRequest, exception: Exception) -> None:
-    request.config.stash[report_key].step_ends(time.monotonic(), str(exception))
+    request.config.stash[report_key].step_ends(time.monotonic(), str(exception) or repr(exception))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -24,7 +24,7 @@ class ScenarioRecord:
     feature: str
     name: str
     steps: list[StepRecord] = field(default_factory=list)
-    outcome: str = "passed"
+    outcome: str = "not finished"
     problem: str = ""
     took: timedelta = timedelta()
 
@@ -39,7 +39,7 @@ class Report:
         self._scenarios: list[ScenarioRecord] = []
         self._step = ("", 0.0)
         self._notes: list[str] = []
-        self._left = ""
+        self._left = "It was not checked whether everything the scenarios made is gone."
 
     def scenario_starts(self, feature: str, name: str) -> None:
         if not self._scenarios or self._scenarios[-1].feature != feature:
@@ -59,7 +59,7 @@ class Report:
         step = StepRecord(text, timedelta(seconds=now - began), error, self._notes)
         self._notes = []
         self._scenarios[-1].steps.append(step)
-        mark = "[red]✗[/]" if error else "[green]✓[/]"
+        mark = "[green]✓[/]" if error is None else "[red]✗[/]"
         console.print(f"    {mark} {_escaped(text)} [dim]{_seconds(step.took)}[/]")
         for note in step.notes:
             console.print(f"      [dim]{_escaped(note)}[/]")
@@ -70,6 +70,8 @@ class Report:
         """The outcome of a test's setup, call or teardown: the scenario's own, whichever part fails."""
         scenario = self._scenarios[-1]
         scenario.took += timedelta(seconds=report.duration)
+        if report.when == "teardown" and report.passed and scenario.outcome == "not finished":
+            scenario.outcome = "passed"
         if report.failed:
             scenario.outcome = "failed"
             scenario.problem = scenario.problem or f"{report.when}: {_last_line(report.longreprtext)}"

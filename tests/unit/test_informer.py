@@ -1,7 +1,7 @@
 import asyncio
 import copy
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,9 @@ class SteppedClient(KubeClient):
             yield event
             position = int(event["object"]["metadata"]["resourceVersion"])
 
+    def disconnect(self) -> None:
+        self.connection += 1
+
     async def step(self, count: int) -> None:
         """Let the informer take so many answers or events."""
         for _ in range(count):
@@ -153,27 +156,26 @@ async def test_any_order_of_events_ends_in_what_the_server_has(steps: list[tuple
             or int(old["metadata"]["resourceVersion"]) < int(new["metadata"]["resourceVersion"])
         )
 
+    def observe_old(number: int) -> None:
+        answers = [pod for kind, pod in store.history if kind != "DELETED"]
+        pods.observe(answers[number % len(answers)])
+
+    actions: dict[str, Callable[[Any], object]] = {
+        "put": store.put,
+        "put and observe": lambda name: pods.observe(store.put(name)),
+        "observe": observe_old,
+        "delete": store.delete,
+        "disconnect": lambda _: kube.disconnect(),
+        "compact": lambda _: store.compact(),
+    }
     pods.listen(listener)
     store.put("a")
     async with pods.running():
         for what, argument in steps:
-            match what:
-                case "put":
-                    store.put(argument)
-                case "put and observe":
-                    pods.observe(store.put(argument))
-                case "delete":
-                    store.delete(argument)
-                case "deliver":
-                    await kube.step(argument)
-                case "disconnect":
-                    kube.connection += 1
-                case "compact":
-                    store.compact()
-                case "observe":
-                    # What some write was answered, long ago.
-                    answers = [pod for kind, pod in store.history if kind != "DELETED"]
-                    pods.observe(answers[argument % len(answers)])
+            if what == "deliver":
+                await kube.step(argument)
+            else:
+                actions[what](argument)
         await kube.step(len(store.history) + 20)
         assert versions(pods.items()) == versions(store.pods.values())
 

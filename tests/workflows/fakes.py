@@ -10,8 +10,8 @@ from workflows.models import (
     AutoscalerSpec,
     GatewayAnswer,
     GatewayRequest,
-    LoadOrder,
     LoadOutcome,
+    LoadRun,
     LoadStretch,
     ObservedArrow,
     ReplicaSetRef,
@@ -49,6 +49,9 @@ class World:
         self.settle_fails = False
         self.load_ends = asyncio.Event()
         self.running = asyncio.Event()
+        self.undoing = asyncio.Event()
+        self.may_undo = asyncio.Event()
+        self.may_undo.set()
 
     @activity.defn
     async def create_tenant(self, order: TenantOrder) -> Tenant:
@@ -60,6 +63,10 @@ class World:
     @activity.defn
     async def delete_tenant(self, order: TenantOrder) -> None:
         self.calls.append(f"delete_tenant {order.namespace}")
+        self.undoing.set()
+        while not self.may_undo.is_set():
+            activity.heartbeat()
+            await asyncio.sleep(0.05)
         if self.undo_fails:
             raise refused("it hangs on a finalizer")
 
@@ -114,7 +121,7 @@ class World:
         return ScaleState(4, 4, 4, 69)
 
     @activity.defn
-    async def run_load(self, _order: LoadOrder) -> LoadOutcome:
+    async def run_load(self, _run: LoadRun) -> LoadOutcome:
         self.calls.append("run_load")
         while not self.load_ends.is_set():
             activity.heartbeat()
@@ -123,7 +130,7 @@ class World:
         return LoadOutcome(STRETCH, STRETCH, STRETCH, 0, resumed=False, restarted=False)
 
     @activity.defn
-    async def stop_load(self, _order: LoadOrder) -> None:
+    async def stop_load(self, _run: LoadRun) -> None:
         self.calls.append("stop_load")
         self.load_ends.set()
 

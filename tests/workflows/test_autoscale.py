@@ -12,7 +12,7 @@ from workflows.autoscale import AutoscaleUnderLoad
 from workflows.models import AutoscaleOrder, LoadOrder, ReplicaSetRef
 
 TARGET = ReplicaSetRef("tenant-a-1", "vmirs", "hpa")
-LOAD = LoadOrder("load", TARGET, 10, timedelta(seconds=5), timedelta(minutes=5))
+LOAD = LoadOrder(TARGET, 10, timedelta(seconds=5), timedelta(minutes=5))
 ORDER = AutoscaleOrder(TARGET, LOAD, timedelta(minutes=5), timedelta(minutes=5))
 
 

@@ -94,6 +94,23 @@ async def test_cancel_ends_the_running_step_before_undoing(client: Client, worke
 
 
 @pytest.mark.anyio
+async def test_a_cancel_while_undoing_does_not_stop_it(client: Client, worker: Callable[..., Worker]) -> None:
+    world = World()
+    world.may_undo.clear()
+    async with worker(*world.activities):
+        handle = await start(client)
+        await handle.execute_update(Scenario.create_tenant, ORDER)
+        await handle.cancel()
+        await world.undoing.wait()
+        await handle.cancel()
+        with pytest.raises(WorkflowUpdateFailedError):
+            await handle.execute_update(Scenario.create_tenant, ORDER)
+        world.may_undo.set()
+        assert await handle.result() == []
+    assert world.calls == ["create_tenant", "delete_tenant tenant-a-1"]
+
+
+@pytest.mark.anyio
 async def test_silence_undoes(environment: WorkflowEnvironment, worker: Callable[..., Worker]) -> None:
     world = World()
     async with worker(*world.activities):

