@@ -7,6 +7,7 @@ from temporalio import activity
 
 from activities.errors import gave_up, refusals_are_final
 from activities.heartbeat import heartbeating
+from clusters.gateway import tenant_binding
 from virtflow.kube import Informer, KubeClient, KubeError, Object
 from virtflow.kube.resources import NAMESPACES, ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS, VMIRS, VMIS, VMS
 from workflows.models import Tenant, TenantOrder
@@ -44,6 +45,7 @@ class Tenants:
             await self._kube.apply(NAMESPACES, named(namespace))
             await self._kube.apply(SERVICE_ACCOUNTS, named(user), namespace)
             await self._kube.apply(ROLES, {**named(role), "rules": rules}, namespace)
+            await self._kube.apply(ROLE_BINDINGS, tenant_binding(order.labels), namespace)
             await self._kube.apply(ROLE_BINDINGS, {**named(f"{order.name}-binding"), **binding}, namespace)
         # Pods made before the namespace's default account is there are refused.
         try:

@@ -25,10 +25,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clusters.gateway.access_log import AccessLog, Record
-from clusters.gateway.identity import Reviewer, unauthenticated
+from clusters.gateway.identity import Reviewer, no_tenant, refused_impersonation, unauthenticated
 from clusters.gateway.manifest import MEDIA_TYPES, ManifestError, decode
 from clusters.gateway.status import REASONS, StatusError
-from virtflow.kube import KubeClient, Object
+from virtflow.kube import KubeClient, Object, describe
 from virtflow.kube.client import Response as Answer
 from virtflow.kube.resources import VMS
 
@@ -133,6 +133,9 @@ class Gateway:
             headers={"Impersonate-User": who.user, "Audit-ID": record.request_id},
             timeout=self._timeout,
         )
+        if refused_impersonation(answer):
+            record.allowed = False
+            raise no_tenant(who, answer)
         if answer.code >= 400:
             record.reason = str(answer.body.get("message", ""))
         return relay(request, answer)
@@ -255,7 +258,7 @@ async def on_timeout(request: Request, error: Exception) -> Response:
 
 async def on_unreachable(request: Request, error: Exception) -> Response:
     message = "The gateway cannot reach the kube-apiserver."
-    return await on_status_error(request, StatusError(503, message, why=f"{message[:-1]}: {error!r}"))
+    return await on_status_error(request, StatusError(503, message, why=f"{message[:-1]}: {describe(error)}"))
 
 
 async def on_bug(request: Request, error: Exception) -> Response:
@@ -284,7 +287,7 @@ class Recorder:
         try:
             await self._app(scope, receive, watch)
         except Exception as error:
-            record.reason = f"bug: {error!r}"
+            record.reason = f"bug: {describe(error)}"
             raise
         finally:
             if scope["path"] not in ("/healthz", "/readyz"):

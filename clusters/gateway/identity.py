@@ -16,11 +16,21 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
+from clusters.gateway.install import NAMESPACE, TENANT_ROLE
 from clusters.gateway.status import StatusError
-from virtflow.kube import KubeClient, Object, Resource
-from virtflow.kube.resources import SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS, VMS
+from virtflow.kube import KubeClient, Object, Resource, Response
+from virtflow.kube.resources import SERVICE_ACCOUNTS, SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS, VMS
 
-__all__ = ["ACCESS_REVIEW_SUFFIX", "AUDIENCE", "TOKEN_REVIEW_SUFFIX", "Identity", "Reviewer"]
+__all__ = [
+    "ACCESS_REVIEW_SUFFIX",
+    "AUDIENCE",
+    "TOKEN_REVIEW_SUFFIX",
+    "Identity",
+    "Reviewer",
+    "no_tenant",
+    "refused_impersonation",
+    "unauthenticated",
+]
 
 AUDIENCE = "iam-gateway.virtflow"
 """What a tenant's token must be made for (TokenRequest `spec.audiences`)."""
@@ -106,6 +116,24 @@ class Reviewer:
 def unauthenticated(why: str) -> StatusError:
     """401 that tells the caller no more than the kube-apiserver would, and the operator the cause."""
     return StatusError(401, "Unauthorized", why=why, headers={"WWW-Authenticate": "Bearer"})
+
+
+def refused_impersonation(answer: Response) -> bool:
+    """Whether the kube-apiserver refused the gateway the tenant's name, before it looked at the request itself."""
+    # A refusal of the request would be about virtual machines.
+    details = answer.body.get("details")
+    return answer.code == 403 and isinstance(details, dict) and details.get("kind") == SERVICE_ACCOUNTS.plural
+
+
+def no_tenant(identity: Identity, answer: Response) -> StatusError:
+    """403: RBAC would let this account do it, but nobody has made its namespace a tenant's."""
+    return StatusError(
+        403,
+        f'Namespace "{identity.tenant}" of user "{identity.user}" is not a tenant\'s: the gateway may not act for '
+        "its service accounts, and nothing was written. The platform's operator can make it one.",
+        why=f"Namespace {identity.tenant} has no RoleBinding of ClusterRole {TENANT_ROLE} to the gateway's service "
+        f"account in {NAMESPACE}; make one if it is a tenant's: {answer.body.get('message', '')}",
+    )
 
 
 def forbidden(user: str, verb: str, namespace: str, name: str, reason: str) -> StatusError:

@@ -1,6 +1,6 @@
 """Kubernetes itself as host processes: etcd, the control plane and kwok's nodes, managed by kwokctl.
 
-kwokctl chooses the ports, writes the flags, starts and stops. What it is told here: listen on loopback only
+kwokctl chooses the ports, writes the flags and starts them. What it is told here: listen on loopback only
 (its default is every interface, with an etcd that asks for no credentials), RBAC and admission on, an audit
 log, an identity for each component, and an HPA that decides within seconds instead of minutes.
 """
@@ -90,7 +90,11 @@ class KwokCluster:
         self._create_identities(f"https://127.0.0.1:{port}")
         config = self.folder / "kwokctl.yaml"
         config.write_text(yaml.safe_dump(self._config(toolchain, port), sort_keys=False))
-        self._kwokctl(toolchain, "create", "cluster", "--config", str(config), "--wait", "60s")
+        # Else it would be the user's own kubeconfig that it adds its context to.
+        kubeconfig = str(self.folder / "kwokctl.kubeconfig")
+        self._kwokctl(
+            toolchain, "create", "cluster", "--config", str(config), "--kubeconfig", kubeconfig, "--wait", "60s"
+        )
 
     def start(self, toolchain: Toolchain) -> None:
         """Start whatever of it is not running, and wait until it is ready."""
@@ -128,10 +132,10 @@ class KwokCluster:
 
     def _kwokctl(self, toolchain: Toolchain, *arguments: str) -> None:
         command = [str(toolchain.program("kwokctl")), *arguments, "--name", self.name]
-        # Its folder is ~/.kwok. KWOK_WORKDIR would say so more plainly, but is cut off at the first space. And so
-        # neither the user's own kwok.yaml is read nor the user's own kubeconfig written.
+        # Its folder is ~/.kwok, and so by HOME this cluster's own, where no user's kwok.yaml is read either.
+        # KWOK_WORKDIR would say so more plainly, but what it reads from the environment it cuts off at a space.
         env = {key: value for key, value in os.environ.items() if not key.startswith("KWOK_")}
-        env |= {"HOME": str(self.folder), "KUBECONFIG": str(self.folder / "kwokctl.kubeconfig")}
+        env["HOME"] = str(self.folder)
         result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         if result.returncode != 0:
             raise ClusterError(

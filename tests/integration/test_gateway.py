@@ -18,7 +18,16 @@ import httpx
 import pytest
 import yaml
 
-from clusters.gateway import ACCESS_REVIEW_SUFFIX, AUDIENCE, NAMESPACE, SERVICE_ACCOUNT, TOKEN_REVIEW_SUFFIX
+from clusters.endpoints import Endpoints
+from clusters.gateway import (
+    ACCESS_REVIEW_SUFFIX,
+    AUDIENCE,
+    NAMESPACE,
+    SERVICE_ACCOUNT,
+    TENANT_ROLE,
+    TOKEN_REVIEW_SUFFIX,
+    tenant_binding,
+)
 from virtflow.kube import KubeClient, Object
 from virtflow.kube.resources import NAMESPACES, ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS, VMS
 
@@ -56,6 +65,7 @@ async def tenant(kubeconfig: Path, gateway_url: str, ca_cert: Path) -> AsyncIter
         try:
             await kube.create(SERVICE_ACCOUNTS, {"metadata": {"name": ACCOUNT}}, namespace)
             await kube.create(ROLES, {"metadata": {"name": "operator"}, "rules": rules}, namespace)
+            await kube.create(ROLE_BINDINGS, tenant_binding({}), namespace)
             binding = {"metadata": {"name": "operator"}, "roleRef": role_ref, "subjects": [subject]}
             await kube.create(ROLE_BINDINGS, binding, namespace)
             token = await kube.create_token(namespace, ACCOUNT, TOKEN_LIFETIME, audiences=[AUDIENCE])
@@ -263,6 +273,38 @@ async def test_an_account_that_is_gone_is_refused(tenant: Tenant) -> None:
         return None if code == 200 else code
 
     assert await eventually(refused) == 401
+
+
+async def test_the_gateway_may_be_a_tenants_account_but_none_of_kube_systems(
+    tenant: Tenant, endpoints: Endpoints
+) -> None:
+    path = VMS.path(tenant.namespace)
+    async with await KubeClient.connect(endpoints.kubeconfig.parent / "gateway.yaml") as gateway:
+        as_tenant = await gateway.send("GET", path, headers={"Impersonate-User": tenant.user})
+        assert as_tenant.code == 200, as_tenant.body
+
+        system = "system:serviceaccount:kube-system:default"
+        as_system = await gateway.send("GET", path, headers={"Impersonate-User": system})
+        assert as_system.code == 403
+        assert (
+            f'"system:serviceaccount:{NAMESPACE}:{SERVICE_ACCOUNT}" cannot impersonate' in as_system.body["message"]
+        )
+
+
+async def test_an_account_whose_namespace_is_no_tenants_is_refused(tenant: Tenant, access_log: Path) -> None:
+    await tenant.kube.delete(ROLE_BINDINGS, SERVICE_ACCOUNT, tenant.namespace)
+
+    async def refused() -> httpx.Response | None:
+        response = await tenant.http.get("/virtualmachines")
+        return None if response.status_code == 200 else response
+
+    response = await eventually(refused)
+    assert (response.status_code, response.json()["reason"]) == (403, "Forbidden")
+    assert f'"{tenant.namespace}" of user "{tenant.user}" is not a tenant\'s' in response.json()["message"]
+    (line,) = await log_entries(access_log, "request_id", response.headers["x-request-id"], 1)
+    assert line["verdict"] == "denied"
+    assert TENANT_ROLE in line["reason"]
+    assert "cannot impersonate" in line["reason"]
 
 
 async def test_it_is_ready(gateway_url: str, ca_cert: Path) -> None:

@@ -3,14 +3,14 @@
 It covers what virt-controller and virt-handler do. Admission and quotas have tests of their own.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from tests.integration.support import Tenant, make_template, tenant_on
 from virtflow.kube import Object
-from virtflow.kube.resources import CONTROLLER_REVISIONS, PODS, VMIS, VMS
+from virtflow.kube.resources import CONTROLLER_REVISIONS, NAMESPACES, PODS, VMIS, VMS
 
 pytestmark = pytest.mark.anyio
 NAME = "test-vm"
@@ -98,3 +98,23 @@ async def test_a_deleted_vm_leaves_nothing(tenant: Tenant) -> None:
     await tenant.kube.delete(VMS, NAME, tenant.namespace)
     await tenant.until(lambda: not any(map(tenant.all, (VMS, VMIS, PODS))))
     assert tenant.get(VMS, NAME) is None
+
+
+MOMENTS: dict[str, Callable[[Tenant], bool]] = {
+    "at once": lambda _: True,
+    "with its instance": lambda tenant: bool(tenant.all(VMIS)),
+    "with its pod": lambda tenant: bool(tenant.all(PODS)),
+    "scheduled": lambda tenant: any("nodeName" in pod["spec"] for pod in tenant.all(PODS)),
+    "running": is_running,
+}
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+async def test_a_vm_deleted_with_its_namespace_leaves_no_finalizer_behind(tenant: Tenant, moment: str) -> None:
+    spec = {"runStrategy": "Always", "template": make_template("test")}
+    await tenant.kube.create(VMS, {"metadata": {"name": NAME}, "spec": spec}, tenant.namespace)
+    await tenant.until(lambda: MOMENTS[moment](tenant))
+    await tenant.kube.delete_all(VMS, tenant.namespace)
+    await tenant.kube.delete(NAMESPACES, tenant.namespace)
+    await tenant.until(lambda: not any(tenant.all(resource) for resource in (VMS, VMIS, PODS)))
+    assert await tenant.kube.list(VMIS, tenant.namespace) == []

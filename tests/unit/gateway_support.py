@@ -35,12 +35,17 @@ class FakeApiserver:
     review_code: int = 201
     audiences: list[str] = field(default_factory=lambda: [AUDIENCE])
     delay: timedelta = timedelta(0)
+    malformed: bool = False
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         text = await request.text()
         body: Object = json.loads(text) if text else {}
         self.requests.append(request)
         self.bodies.append(body)
+        if self.malformed:
+            assert request.transport is not None
+            request.transport.write(b"this is no HTTP\r\n\r\n")
+            request.transport.close()
         if request.path == REVIEWS[0]:
             return self._review(self._token(body["spec"]))
         if request.path == REVIEWS[1]:

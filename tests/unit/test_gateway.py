@@ -15,11 +15,11 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from clusters.gateway import ACCESS_REVIEW_SUFFIX, TOKEN_REVIEW_SUFFIX, manifests
+from clusters.gateway import ACCESS_REVIEW_SUFFIX, TENANT_ROLE, TOKEN_REVIEW_SUFFIX, manifests, tenant_binding
 from clusters.gateway.app import MAX_BODY
 from tests.unit.gateway_support import REVIEWS, TENANT, VM, Setup, running_gateway
 from virtflow.kube import Object
-from virtflow.kube.resources import CLUSTER_ROLES
+from virtflow.kube.resources import CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES
 
 pytestmark = pytest.mark.anyio
 
@@ -268,6 +268,26 @@ async def test_an_apiserver_that_is_away_is_503(gateway: Setup) -> None:
     assert len(gateway.lines()) == 1
 
 
+async def test_an_answer_that_is_no_http_puts_no_token_into_the_log(gateway: Setup) -> None:
+    gateway.fake.malformed = True
+    assert is_status(await gateway.http.get("/virtualmachines", headers=AUTH), 503, "ServiceUnavailable")
+    assert "ClientResponseError: 400" in gateway.lines()[0]["reason"]
+    assert "the-gateways-own" not in gateway.access_log.read_text()
+
+
+async def test_an_account_whose_namespace_is_no_tenants_is_403(gateway: Setup) -> None:
+    message = 'serviceaccounts "tenant-a-user" is forbidden: User "g" cannot impersonate resource "serviceaccounts"'
+    details = {"name": "tenant-a-user", "kind": "serviceaccounts"}
+    gateway.fake.code, gateway.fake.answer = 403, {"kind": "Status", "message": message, "details": details}
+    response = await gateway.http.get("/virtualmachines", headers=AUTH)
+    assert is_status(response, 403, "Forbidden")
+    assert "not a tenant's" in response.json()["message"]
+    (line,) = gateway.lines()
+    assert (line["verdict"], line["code"]) == ("denied", 403)
+    assert TENANT_ROLE in line["reason"]
+    assert message in line["reason"]
+
+
 async def test_an_apiserver_that_is_too_slow_is_504_and_says_what_may_have_happened(gateway: Setup) -> None:
     gateway.fake.delay = timedelta(seconds=30)
     response = await gateway.http.post("/virtualmachines", json=VM, headers=AUTH)
@@ -359,10 +379,11 @@ async def test_no_request_makes_a_5xx_or_passes_an_identity_on(
         assert request.headers["Audit-ID"].startswith(response.headers["x-request-id"])
 
 
-def test_the_gateways_rights_are_these_three() -> None:
-    rules = [rule for resource, body in manifests() if resource == CLUSTER_ROLES for rule in body["rules"]]
-    assert [(rule["resources"], rule["verbs"]) for rule in rules] == [
-        (["tokenreviews"], ["create"]),
-        (["subjectaccessreviews"], ["create"]),
-        (["serviceaccounts"], ["impersonate"]),
-    ]
+def test_the_gateway_has_reviews_everywhere_and_impersonation_where_it_is_bound() -> None:
+    roles = {body["metadata"]["name"]: body["rules"] for kind, body in manifests() if kind == CLUSTER_ROLES}
+    (everywhere,) = [body["roleRef"]["name"] for kind, body in manifests() if kind == CLUSTER_ROLE_BINDINGS]
+    bound = tenant_binding({})["roleRef"]["name"]
+    assert {name: [(rule["resources"], rule["verbs"]) for rule in rules] for name, rules in roles.items()} == {
+        everywhere: [(["tokenreviews"], ["create"]), (["subjectaccessreviews"], ["create"])],
+        bound: [(["serviceaccounts"], ["impersonate"])],
+    }

@@ -1,7 +1,7 @@
 """Talking to a kube-apiserver: requests, and live copies of what it holds."""
 
-from virtflow.kube.client import KubeClient, KubeError, Response
+from virtflow.kube.client import KubeClient, KubeError, Response, describe
 from virtflow.kube.informer import Informer, Key
 from virtflow.kube.resources import Object, Resource
 
-__all__ = ["Informer", "Key", "KubeClient", "KubeError", "Object", "Resource", "Response"]
+__all__ = ["Informer", "Key", "KubeClient", "KubeError", "Object", "Resource", "Response", "describe"]

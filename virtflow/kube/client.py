@@ -17,7 +17,7 @@ import aiohttp
 
 from virtflow.kube.resources import SERVICE_ACCOUNTS, Object, Resource
 
-__all__ = ["KubeClient", "KubeError", "Response"]
+__all__ = ["KubeClient", "KubeError", "Response", "describe"]
 
 REQUEST_TIMEOUT = timedelta(seconds=30)
 PATCH_TYPES = {
@@ -37,6 +37,11 @@ class KubeError(Exception):
         self.reason: str = status.get("reason") or ""
         self.message: str = status.get("message") or ""
         super().__init__(f"{request}: {code} {self.reason}: {self.message}")
+
+
+def describe(error: BaseException) -> str:
+    """An error for a log, by its type and text: aiohttp's repr has the request's headers, bearer token included."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")
 
 
 @dataclass(frozen=True)

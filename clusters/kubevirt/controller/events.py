@@ -15,7 +15,7 @@ from typing import Literal
 import aiohttp
 
 from clusters.kubevirt.controller.objects import format_time, now
-from virtflow.kube import KubeClient, KubeError, Object
+from virtflow.kube import KubeClient, KubeError, Object, describe
 from virtflow.kube.resources import EVENTS
 
 __all__ = ["Note", "Recorder"]
@@ -62,7 +62,7 @@ class Recorder:
             try:
                 await self._write(note, message)
             except (KubeError, aiohttp.ClientError, OSError, TimeoutError) as error:
-                log.debug("event not written: %s", error)
+                log.debug("event not written: %s", describe(error))
 
     async def _write(self, note: Note, message: str) -> None:
         meta = note.about["metadata"]

@@ -14,7 +14,7 @@ import aiohttp
 from clusters.kubevirt.guests.directory import Directory
 from clusters.kubevirt.guests.http import loop_clock
 from clusters.kubevirt.guests.machine import usage_figure
-from virtflow.kube import Informer, KubeClient, KubeError, Object
+from virtflow.kube import Informer, KubeClient, KubeError, Object, describe
 from virtflow.kube.resources import PODS
 
 __all__ = ["LAUNCHERS", "USAGE", "report_usage", "write_usage"]
@@ -64,7 +64,7 @@ async def write_usage(kube: KubeClient, directory: Directory, pods: Informer) ->
             if error.code != 404:
                 log.warning("CPU figure %s of %s not written: %s", figure, meta["name"], error)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            log.warning("CPU figure %s of %s not written: %r", figure, meta["name"], error)
+            log.warning("CPU figure %s of %s not written: %s", figure, meta["name"], describe(error))
 
     writes = []
     for guest in directory.guests():
