@@ -46,4 +46,7 @@ async def serve(kubeconfig: Path, port: int, tls_cert: Path, tls_key: Path, acce
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    # A plain traceback: the supervisor shows the last lines of what dies, and a box would fill them.
+    cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    cli.command()(main)
+    cli()

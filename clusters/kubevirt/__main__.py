@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-cli = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
+# Plain tracebacks: the supervisor shows the last lines of what dies, and a box would fill them.
+cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
 Kubeconfig = Annotated[Path, typer.Option(help="Whose context says which cluster, and as whom.")]
 Port = Annotated[int, typer.Option(help="On 127.0.0.1.")]

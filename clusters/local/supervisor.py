@@ -94,9 +94,12 @@ class Supervisor:
                         ) from None
 
     def states(self) -> list[ProgramStatus]:
-        """Of all programs; nothing when supervisord is not running."""
+        """Of all programs it was told to keep. Without supervisord none of them has anybody to keep it."""
         if self.pid() is None:
-            return []
+            config = configparser.RawConfigParser()
+            config.read(self._folder / "supervisord.conf")
+            names = [name.removeprefix("program:") for name in config.sections() if name.startswith("program:")]
+            return [ProgramStatus(name, "STOPPED", None, "supervisord does not run") for name in names]
         with self._rpc() as rpc:
             infos: Any = rpc.getAllProcessInfo()
         return [

@@ -165,7 +165,7 @@ def test_stop_leaves_no_process_and_lets_each_end_in_its_own_way(supervisor: Sup
     assert [process for process in family if runs(process)] == []
     assert (folder / "bye").exists()
     assert supervisor.pid() is None
-    assert supervisor.states() == []
+    assert {state.state for state in supervisor.states()} == {"STOPPED"}
     supervisor.stop()
 
     supervisor.configure([python("graceful", graceful)])
