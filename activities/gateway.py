@@ -14,7 +14,7 @@ from temporalio.exceptions import ApplicationError
 from activities.errors import refusals_are_final
 from clusters.endpoints import Endpoints
 from clusters.gateway import AUDIENCE
-from virtflow.kube import KubeClient
+from virtflow.kube import KubeClient, describe
 from workflows.models import Bearer, GatewayAnswer, GatewayRequest, Tenant, Verb
 
 __all__ = ["Gateway"]
@@ -77,8 +77,7 @@ class Gateway:
                 text = await response.text()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             # By type and text: the error's repr would hold the request's headers, and the token with them.
-            what = f"{type(error).__name__} {error}".strip()
-            raise ApplicationError(f"The gateway gave no answer to {method} {path}: {what}.") from None
+            raise ApplicationError(f"The gateway gave no answer to {method} {path}: {describe(error)}") from None
         answer = GatewayAnswer(
             code=response.status,
             body=json.loads(text) if text else {},

@@ -3,11 +3,10 @@
 Impersonation is the dangerous one. Whether one may take a service account's name is authorized in that account's
 namespace, so the right is bound in each tenant's (`tenant_binding`, by whoever makes the tenant) and nowhere else:
 with the whole cluster's, the gateway could become one of kube-system's controllers, who may do nearly anything.
-It is for service accounts alone. Sent a service account's name and nothing else, the kube-apiserver
-fills in that account's own groups, so the gateway needs no right over `groups`, `uids` or `userextras`, and
-cannot become a user or a member of system:masters. What it gives up: the tenant's uid and the token's
-credential id are absent from the audit event of the write; the request id leads to the TokenReview that has
-them.
+It is for service accounts alone. Sent a service account's name and nothing else, the kube-apiserver fills in that
+account's own groups, so the gateway needs no right over `groups`, `uids` or `userextras`, and cannot become a user
+or a member of system:masters. What it gives up: the tenant's uid and the token's credential id are absent from the
+audit event of the write; the request id leads to the TokenReview that has them.
 """
 
 from collections.abc import Mapping

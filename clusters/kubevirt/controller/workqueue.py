@@ -13,7 +13,7 @@ from datetime import timedelta
 
 import aiohttp
 
-from virtflow.kube import Key, KubeError
+from virtflow.kube import Key, KubeError, describe
 
 __all__ = ["WorkQueue"]
 
@@ -78,7 +78,7 @@ class WorkQueue:
         if isinstance(error, KubeError) and is_lost_race(error):
             log.debug("%s: %s, again in %s", what, error, backoff)
         elif isinstance(error, KubeError | aiohttp.ClientError | OSError | TimeoutError):
-            log.warning("%s: %s, again in %s", what, error or type(error).__name__, backoff)
+            log.warning("%s: %s, again in %s", what, describe(error), backoff)
         else:
             log.error("%s: again in %s", what, backoff, exc_info=error)
         return backoff
