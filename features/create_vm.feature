@@ -10,7 +10,7 @@ Feature: A tenant creates a virtual machine
     When "tenant-a" creates the virtual machine of "test-vm.yaml"
     Then the gateway answers 201
     And the virtual machine runs within 60 seconds
-    And each arrow of the create sequence is in the audit log, by its own actor and in order
+    And each arrow of the create sequence is on record, by its own actor and in order
 
   Scenario: The document's own manifest is refused in the server's words
     When "tenant-a" creates the virtual machine of "volumes-inside-domain.yaml"

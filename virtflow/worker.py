@@ -48,7 +48,7 @@ async def run(endpoints_file: Path) -> None:
         machines = VirtualMachines(kube, informers[VMS], informers[VMIS])
         autoscaling = Autoscaling(kube, informers[VMIRS], informers[HPAS])
         load = Load(endpoints, endpoints_file.parent / "load")
-        evidence = Evidence(kube, endpoints.audit_log)
+        evidence = Evidence(kube, endpoints.audit_log, endpoints.access_log)
         worker = Worker(
             await connect(endpoints),
             task_queue=TASK_QUEUE,

@@ -8,6 +8,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.virtual_machines import VirtualMachines
 
 from workflows.models import (
+    CreateEvidence,
     GatewayRequest,
     Verb,
     VirtualMachineCreated,
@@ -45,5 +46,7 @@ class CreateVirtualMachine:
         )
 
         # and the proof of each
-        arrows = await workflow.execute_activity_method(Evidence.observe_create_sequence, machine, **READ)
+        arrows = await workflow.execute_activity_method(
+            Evidence.observe_create_sequence, CreateEvidence(machine, answer.request_id, order.tenant), **READ
+        )
         return VirtualMachineCreated(answer, machine, state, arrows)

@@ -13,6 +13,7 @@ __all__ = [
     "Autoscaled",
     "AutoscalerSpec",
     "Bearer",
+    "CreateEvidence",
     "GatewayAnswer",
     "GatewayRequest",
     "LoadOrder",
@@ -147,15 +148,25 @@ class VirtualMachineState:
 
 
 @dataclass(frozen=True)
+class CreateEvidence:
+    """Whose request made which machine: what the records of a create are looked for by."""
+
+    machine: VirtualMachineRef
+    request_id: str
+    """The gateway's, of the create itself."""
+    tenant: Tenant
+
+
+@dataclass(frozen=True)
 class ObservedArrow:
-    """An arrow of the sequence diagram beside its proof in the audit log."""
+    """An arrow of the sequence diagram beside its proof in the logs."""
 
     number: int
     title: str
     actor: str
     observed: bool
     after: timedelta | None = None
-    """Since the sequence's first write, by the kube-apiserver's own clock."""
+    """Since the sequence's first write, by the kube-apiserver's own clock. Nothing for what came before it."""
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def virtual_machine_runs(report: "Report", world: World, seconds: int) -> None:
     report.note(f"{created.state.phase} on {created.state.node} after {last.after / MILLISECOND:.0f} ms")
 
 
-@then("each arrow of the create sequence is in the audit log, by its own actor and in order")
+@then("each arrow of the create sequence is on record, by its own actor and in order")
 def create_sequence_observed(report: "Report", world: World) -> None:
     assert world.created is not None, "No virtual machine was created before this step."
     missing = [

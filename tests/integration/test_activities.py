@@ -22,6 +22,7 @@ from virtflow.kube import Informer, KubeClient, KubeError
 from virtflow.kube.resources import NAMESPACES, SERVICE_ACCOUNTS, VMIS, VMS
 from workflows.models import (
     Bearer,
+    CreateEvidence,
     GatewayRequest,
     Tenant,
     TenantOrder,
@@ -57,7 +58,7 @@ async def activities(endpoints: Endpoints) -> AsyncIterator[Activities]:
             Tenants(kube, namespaces, accounts),
             Gateway(kube, http, endpoints),
             VirtualMachines(kube, vms, vmis),
-            Evidence(kube, endpoints.audit_log),
+            Evidence(kube, endpoints.audit_log, endpoints.access_log),
         )
 
 
@@ -144,14 +145,16 @@ async def test_a_machine_runs_and_each_arrow_is_in_the_audit_log(
     activities: Activities, environment: ActivityEnvironment, tenant: Tenant
 ) -> None:
     request = GatewayRequest(tenant, Verb.CREATE, manifest=MANIFEST)
-    meta = (await environment.run(activities.gateway.send, request)).body["metadata"]
+    answer = await environment.run(activities.gateway.send, request)
+    meta = answer.body["metadata"]
     machine = VirtualMachineRef(meta["namespace"], meta["name"], meta["uid"])
     state = await environment.run(
         activities.machines.await_running, VirtualMachineWait(machine, timedelta(seconds=60))
     )
-    arrows = await environment.run(activities.evidence.observe_create_sequence, machine)
+    evidence = CreateEvidence(machine, answer.request_id, tenant)
+    arrows = await environment.run(activities.evidence.observe_create_sequence, evidence)
     assert (state.printable_status, state.phase, state.ready) == ("Running", "Running", True)
-    assert [arrow.number for arrow in arrows if arrow.observed] == [4, 6, 6, 8, 9, 10, 11]
+    assert [arrow.number for arrow in arrows if arrow.observed] == [1, 2, 2, 3, 4, 6, 6, 8, 9, 10, 11]
 
 
 @pytest.mark.anyio

@@ -242,9 +242,7 @@ def test_down_ends_one_cluster_and_leaves_the_other_alone(cluster: LocalCluster,
             assert len(processes) >= len(COMPONENTS) + len(SUPERVISED)
             assert not ports & listening(processes_of(cluster))
         finally:
-            began = time.monotonic()
             other.down()
-            took = time.monotonic() - began
         assert processes_of(other) == []
         assert not [
             process for process in processes if process.is_running() and process.status() != psutil.STATUS_ZOMBIE
@@ -255,7 +253,6 @@ def test_down_ends_one_cluster_and_leaves_the_other_alone(cluster: LocalCluster,
         assert list(Path(folder).iterdir()) == []
         assert not Path(folder.split(" ")[0]).exists(), "a path was cut off at a space"
         assert not other.is_up()
-        assert took < 10
         other.down()
     assert pids(cluster) == before
     assert processes_of(cluster)

@@ -8,6 +8,7 @@ from temporalio.exceptions import ApplicationError
 
 from workflows.models import (
     AutoscalerSpec,
+    CreateEvidence,
     GatewayAnswer,
     GatewayRequest,
     LoadOutcome,
@@ -90,7 +91,8 @@ class World:
         return VirtualMachineState("Running", True, "Running", "node-1")
 
     @activity.defn
-    async def observe_create_sequence(self, _machine: VirtualMachineRef) -> list[ObservedArrow]:
+    async def observe_create_sequence(self, evidence: CreateEvidence) -> list[ObservedArrow]:
+        assert evidence == CreateEvidence(VirtualMachineRef("tenant-a-1", "vm", "u1"), "id", TENANT)
         self.calls.append("observe_create_sequence")
         return [ObservedArrow(4, "create VirtualMachine", "gateway", observed=True, after=timedelta())]
 

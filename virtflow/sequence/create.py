@@ -1,23 +1,34 @@
-"""The create sequence, arrows 3 to 11, as writes that its actors must have made, each tied to the one before.
+"""The create sequence, arrows 1 to 11, as records that its actors must have left, each tied to the one before.
 
-Arrow 1 is the gateway's access record and arrow 2 its reviews; both carry the request id of arrow 3's write.
-Arrows 5, 7 and 9 are a watch's delivery or a process's start: the next write of their actor is their proof.
+Arrow 1 is the gateway's access record, arrow 2 its two reviews, arrow 3 its write in the tenant's name, which
+bears virt-api's mark: one request id runs through all four. Arrow 4 is the answer to that same write, and from
+its uid on owner references lead the way. Arrows 5, 7 and 9 are a watch's delivery or a process's start: the
+next write of their actor is their proof.
+
+The order is the audit log's, so it is one clock's. The access record has another's, and is written at the
+request's end: that it is there counts, not when.
 """
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
+from clusters.gateway import ACCESS_REVIEW_SUFFIX, TOKEN_REVIEW_SUFFIX
 from virtflow.sequence.audit import Write
-from workflows.models import ObservedArrow, VirtualMachineRef
+from workflows.models import CreateEvidence, ObservedArrow, Tenant, VirtualMachineRef
 
-__all__ = ["observe_create"]
+__all__ = ["audit_ids", "observe_create", "observe_request_and_create"]
 
 GATEWAY = "system:serviceaccount:virtflow-system:iam-gateway"
 VIRT_CONTROLLER = "system:serviceaccount:kubevirt:kubevirt-controller"
 VIRT_HANDLER = "system:serviceaccount:kubevirt:kubevirt-handler"
 SCHEDULER = "system:kube-scheduler"
 KUBELET = "system:kwok-controller"
+MUTATOR = ("virt-api-mutator", "virtualmachines-mutator.kubevirt.io")
+"""virt-api's configuration and webhook, as the kube-apiserver notes them in the event of what they admitted."""
+MUTATION = "mutation.webhook.admission.k8s.io/"
 
 
 @dataclass(frozen=True)
@@ -30,12 +41,40 @@ class _Arrow:
     ties: Callable[[Write], dict[str, Any]] = lambda _: {}
 
 
+def audit_ids(request_id: str) -> tuple[str, str, str]:
+    """Of a gateway's request: its TokenReview, its SubjectAccessReview, the write itself."""
+    return request_id + TOKEN_REVIEW_SUFFIX, request_id + ACCESS_REVIEW_SUFFIX, request_id
+
+
+def observe_request_and_create(
+    evidence: CreateEvidence, records: Sequence[dict[str, Any]], writes: Sequence[Write]
+) -> list[ObservedArrow]:
+    """Arrows 1 to 11. `records` are the access log's of the request, `writes` those that `audit_ids` let in too."""
+    machine, user = evidence.machine, _username(evidence.tenant)
+    token_review, access_review, write = audit_ids(evidence.request_id)
+    known: dict[str, Any] = {
+        "vm": machine.uid,
+        "tenant": user,
+        "token review": token_review,
+        "access review": access_review,
+        "write": write,
+    }
+    recorded = any(_is_record(record, evidence) for record in records)
+    asked = ObservedArrow(1, "POST virtualmachines", user, recorded, timedelta() if recorded else None)
+    return [asked, *_observe((*_REQUEST, *_MACHINE), writes, known)]
+
+
 def observe_create(writes: Sequence[Write], machine: VirtualMachineRef) -> list[ObservedArrow]:
-    """Each arrow with its first proof that comes after the proof of the arrow before it."""
-    known: dict[str, Any] = {"vm": machine.uid, "name": machine.name}
+    """Arrows 4 to 11, of a machine whose request is not known."""
+    return _observe((_CREATED, *_MACHINE), writes, {"vm": machine.uid})
+
+
+def _observe(arrows: Sequence[_Arrow], writes: Sequence[Write], known: dict[str, Any]) -> list[ObservedArrow]:
+    """Each arrow with its first proof that does not come before the proof of the arrow before it."""
     observed: list[ObservedArrow] = []
-    position, first = 0, None
-    for arrow in _ARROWS:
+    position = 0
+    first: datetime | None = None
+    for arrow in arrows:
         found = next(
             (
                 index
@@ -47,11 +86,52 @@ def observe_create(writes: Sequence[Write], machine: VirtualMachineRef) -> list[
         if found is None:
             observed.append(ObservedArrow(arrow.number, arrow.title, arrow.actor, observed=False))
             continue
-        write, position = writes[found], found + 1
+        # Not the one after it: arrows 3 and 4 are one event. No other write can be a proof of two.
+        write, position = writes[found], found
         first = first or write.at
         known |= arrow.ties(write)
         observed.append(ObservedArrow(arrow.number, arrow.title, arrow.actor, observed=True, after=write.at - first))
     return observed
+
+
+def _username(tenant: Tenant) -> str:
+    return f"system:serviceaccount:{tenant.namespace}:{tenant.user}"
+
+
+def _is_record(record: dict[str, Any], evidence: CreateEvidence) -> bool:
+    expected = {
+        "request_id": evidence.request_id,
+        "user": _username(evidence.tenant),
+        "tenant": evidence.tenant.namespace,
+        "namespace": evidence.machine.namespace,
+        "verb": "create",
+        "code": 201,
+        "verdict": "allowed",
+    }
+    return expected.items() <= record.items()
+
+
+def _reviews_token(write: Write, known: dict[str, Any]) -> bool:
+    return write.verb == "create" and write.resource == "tokenreviews" and write.audit_id == known["token review"]
+
+
+def _reviews_access(write: Write, known: dict[str, Any]) -> bool:
+    is_review = write.verb == "create" and write.resource == "subjectaccessreviews"
+    return is_review and write.audit_id == known["access review"]
+
+
+def _forwards(write: Write, known: dict[str, Any]) -> bool:
+    is_own = write.audit_id == known["write"] and write.impersonated == known["tenant"]
+    return is_own and _creates_vm(write, known) and _is_mutated_by_virt_api(write)
+
+
+def _stores(write: Write, known: dict[str, Any]) -> bool:
+    return write is known.get("forwarded") and write.code == 201
+
+
+def _is_mutated_by_virt_api(write: Write) -> bool:
+    notes = (json.loads(text) for key, text in write.annotations.items() if key.startswith(MUTATION))
+    return any((note.get("configuration"), note.get("webhook")) == MUTATOR for note in notes)
 
 
 def _creates_vm(write: Write, known: dict[str, Any]) -> bool:
@@ -109,8 +189,14 @@ def _phase(write: Write) -> Any:
     return write.answer.get("status", {}).get("phase")
 
 
-_ARROWS = (
-    _Arrow(4, "create VirtualMachine", GATEWAY, _creates_vm),
+_REQUEST = (
+    _Arrow(2, "TokenReview", GATEWAY, _reviews_token),
+    _Arrow(2, "SubjectAccessReview", GATEWAY, _reviews_access),
+    _Arrow(3, "forward as the tenant, past virt-api", GATEWAY, _forwards, lambda write: {"forwarded": write}),
+    _Arrow(4, "create VirtualMachine", GATEWAY, _stores),
+)
+_CREATED = _Arrow(4, "create VirtualMachine", GATEWAY, _creates_vm)
+_MACHINE = (
     _Arrow(6, "create VMI", VIRT_CONTROLLER, _creates_vmi, lambda write: {"vmi": _uid(write)}),
     _Arrow(6, "create virt-launcher Pod", VIRT_CONTROLLER, _creates_pod, lambda write: {"pod": write.name}),
     _Arrow(8, "bind Pod", SCHEDULER, _binds_pod),

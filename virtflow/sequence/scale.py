@@ -35,7 +35,7 @@ def observe_scale_decisions(
     for number, (index, write) in enumerate(scales):
         end = scales[number + 1][0] if number + 1 < len(scales) else len(writes)
         after = int(write.answer["spec"]["replicas"])
-        reason = _status_after(writes[index + 1 :], target, after)
+        reason = _status_after(writes[index + 1 : end], target, after)
         before, utilization = _seen(reason)
         decisions.append(
             ScaleDecision(
