@@ -1,5 +1,6 @@
 """Requests to the IAM gateway, as a tenant's user makes them."""
 
+import hashlib
 import json
 import secrets
 import ssl
@@ -38,7 +39,8 @@ class Gateway:
     @activity.defn
     async def send(self, request: GatewayRequest) -> GatewayAnswer:
         """Send it and return the answer, a refusal like any other. A create that is retried makes one object."""
-        headers = {"Accept": "application/json", **await self._authorization(request)}
+        request_id = derived_request_id()
+        headers = {"Accept": "application/json", "X-Request-Id": request_id, **await self._authorization(request)}
         path = "/virtualmachines" + (f"/{request.name}" if request.name else "")
         if request.namespace:
             path += f"?namespace={request.namespace}"
@@ -48,7 +50,7 @@ class Gateway:
             body = _labelled(request)
         answer = await self._exchange(METHODS[request.verb], path, headers, body)
         if request.verb is Verb.CREATE and answer.code == 409 and activity.info().attempt > 1:
-            return await self._created_before(request, headers) or answer
+            return await self._created_before(request, request_id) or answer
         return answer
 
     async def _authorization(self, request: GatewayRequest) -> dict[str, str]:
@@ -88,14 +90,21 @@ class Gateway:
             raise ApplicationError(f"The gateway answered {answer.code} to {method} {path}: {answer.message}")
         return answer
 
-    async def _created_before(self, request: GatewayRequest, headers: dict[str, str]) -> GatewayAnswer | None:
+    async def _created_before(self, request: GatewayRequest, request_id: str) -> GatewayAnswer | None:
         """The object, if what is in the way of a retried create is what the first try made."""
         name = yaml.safe_load(request.manifest or "")["metadata"]["name"]
+        headers = {"Accept": "application/json", **await self._authorization(request)}
         there = await self._exchange("GET", f"/virtualmachines/{name}", headers, None)
         labels = there.body.get("metadata", {}).get("labels", {}) if there.code == 200 else {}
         if not request.labels or not request.labels.items() <= labels.items():
             return None
-        return GatewayAnswer(201, there.body, there.warnings, there.request_id)
+        return GatewayAnswer(201, there.body, there.warnings, request_id)
+
+
+def derived_request_id() -> str:
+    """The same in every try of this activity: it is how the evidence of a create is found in the logs."""
+    info = activity.info()
+    return hashlib.sha256(f"{info.workflow_run_id} {info.activity_id}".encode()).hexdigest()[:32]
 
 
 def _labelled(request: GatewayRequest) -> str:

@@ -169,7 +169,7 @@ def create_sequence_observed(report: "Report", world: World) -> None:
     for arrow in world.created.arrows:
         after = f"{arrow.after / MILLISECOND:>5.0f} ms" if arrow.after is not None else " missing"
         report.note(f"{after}  {arrow.number:>2} {arrow.title}, by {arrow.actor.rpartition(':')[2]}")
-    assert not missing, f"Not in the audit log, or not after the arrow before it: {'; '.join(missing)}"
+    assert not missing, f"Not on record, or not after the arrow before it: {'; '.join(missing)}"
 
 
 @then(phrase('"{tenant:Name}" has no virtual machine'))

@@ -64,7 +64,10 @@ async def activities(endpoints: Endpoints) -> AsyncIterator[Activities]:
 
 @pytest.fixture
 def environment() -> ActivityEnvironment:
-    return ActivityEnvironment()
+    environment = ActivityEnvironment()
+    # A workflow of its own for each test: request ids are derived from it.
+    environment.info = dataclasses.replace(environment.info, workflow_run_id=uuid.uuid4().hex)
+    return environment
 
 
 @pytest.fixture
@@ -109,6 +112,7 @@ async def test_a_retried_create_finds_its_own_machine(
     again = await retried(environment).run(activities.gateway.send, request)
     assert (first.code, again.code) == (201, 201)
     assert first.body["metadata"]["uid"] == again.body["metadata"]["uid"]
+    assert first.request_id == again.request_id, "its evidence is in the logs under the first try's id"
 
 
 @pytest.mark.anyio

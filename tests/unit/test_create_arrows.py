@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from activities import evidence
 from virtflow.kube import KubeClient
 from virtflow.sequence.audit import Write, read_records, read_writes, write_of
-from virtflow.sequence.create import audit_ids, observe_create, observe_request_and_create
+from virtflow.sequence.create import audit_ids, observe_request_and_create
 from workflows.models import CreateEvidence, ObservedArrow, Tenant, VirtualMachineRef
 
 ID = "0e0922a987e848bc96dcbc4d12d0c7aa"
@@ -201,12 +201,6 @@ def test_a_record_that_says_anything_else_is_not_the_requests(change: tuple[str,
     assert observed([{**RECORD, key: value}], EVENTS) == ALL - {REQUEST}
     # A record of the same id beside it takes nothing away: a caller may send an id again.
     assert observed([{**RECORD, key: value}, RECORD], EVENTS) == ALL
-
-
-def test_without_its_request_a_machine_is_observed_from_its_create_on() -> None:
-    writes = [write for each in EVENTS if (write := write_of(each))]
-    arrows = observe_create(writes, EVIDENCE.machine)
-    assert [arrow.number for arrow in arrows if arrow.observed] == [4, 6]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The writes of a real create, as the audit log has them, and what becomes of the sequence without them."""
+"""What follows a create, as the audit log has them, and what becomes of the sequence without them."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from virtflow.sequence.audit import Write
-from virtflow.sequence.create import observe_create
-from workflows.models import VirtualMachineRef
+from virtflow.sequence.create import MACHINE, observe_arrows
 
 GATEWAY = "system:serviceaccount:virtflow-system:iam-gateway"
 VIRT_CONTROLLER = "system:serviceaccount:kubevirt:kubevirt-controller"
@@ -33,12 +32,8 @@ def at_intervals(writes: list[Write]) -> list[Write]:
 
 
 VM, VMI, PODS = "virtualmachines", "virtualmachineinstances", "pods"
-MACHINE = VirtualMachineRef("ns", "vm-1", "vm-uid")
 # Title of the arrow, and its proof.
 PROOFS = {
-    "create VirtualMachine": write(
-        GATEWAY, "create", VM, "vm-1", answer("vm-1", "vm-uid"), as_user="system:serviceaccount:ns:tenant"
-    ),
     "create VMI": write(VIRT_CONTROLLER, "create", VMI, "vm-1", answer("vm-1", "vmi-uid", "vm-uid", phase="Pending")),
     "create virt-launcher Pod": write(
         VIRT_CONTROLLER, "create", PODS, POD, answer(POD, "pod-uid", "vmi-uid", phase="Pending")
@@ -104,13 +99,11 @@ STEPS_BETWEEN = [
     write(VIRT_CONTROLLER, "create", VMI, "vm-1", answer("vm-1", "earlier-vmi", "earlier-vm")),
     # The right thing done by the wrong one.
     *(replace(proof, user="system:serviceaccount:ns:tenant") for proof in PROOFS.values()),
-    # The gateway in its own name.
-    replace(PROOFS["create VirtualMachine"], impersonated=None),
 ]
 
 
 def observed(writes: list[Write]) -> set[str]:
-    arrows = observe_create(at_intervals(writes), MACHINE)
+    arrows = observe_arrows(MACHINE, at_intervals(writes), {"vm": "vm-uid"})
     assert [arrow.title for arrow in arrows] == TITLES
     assert all((arrow.after is not None) == arrow.observed for arrow in arrows)
     return {arrow.title for arrow in arrows if arrow.observed}
@@ -137,11 +130,11 @@ def with_steps_between(writes: list[Write]) -> st.SearchStrategy[list[Write]]:
 
 
 def test_a_whole_sequence_is_observed_with_its_times() -> None:
-    arrows = observe_create(at_intervals(list(PROOFS.values())), MACHINE)
+    arrows = observe_arrows(MACHINE, at_intervals(list(PROOFS.values())), {"vm": "vm-uid"})
     assert [arrow.title for arrow in arrows if arrow.observed] == TITLES
     assert [arrow.after for arrow in arrows] == [timedelta(seconds=number) for number in range(len(TITLES))]
-    assert [arrow.number for arrow in arrows] == [4, 6, 6, 8, 9, 10, 11]
-    assert arrows[0].actor == GATEWAY
+    assert [arrow.number for arrow in arrows] == [6, 6, 8, 9, 10, 11]
+    assert arrows[0].actor == VIRT_CONTROLLER
 
 
 def test_nothing_is_observed_in_an_empty_log() -> None:
@@ -173,7 +166,7 @@ def test_of_two_writes_in_the_wrong_order_the_later_arrow_is_missing(data: st.Da
 
 @given(st.permutations(TITLES))
 def test_whatever_is_observed_is_in_the_order_of_the_sequence(order: list[str]) -> None:
-    arrows = observe_create(at_intervals([PROOFS[title] for title in order]), MACHINE)
+    arrows = observe_arrows(MACHINE, at_intervals([PROOFS[title] for title in order]), {"vm": "vm-uid"})
     times = [arrow.after for arrow in arrows if arrow.after is not None]
     assert times == sorted(times)
     assert times[:1] == [timedelta(0)]

@@ -132,6 +132,11 @@ def test_instances_of_others_and_repeated_deletes_are_no_effect() -> None:
     assert [decision.followed for decision in observe_scale_decisions(writes, TARGET, SPEC)] == [False, False]
 
 
+def test_a_later_rounds_reason_is_not_taken_for_this_ones() -> None:
+    first, second = observe_scale_decisions([scale(0, 3), scale(1, 3), status(1.1, 1, 3, 198)], TARGET, SPEC)
+    assert (first.utilization, second.utilization) == (None, 198)
+
+
 def test_a_decision_without_a_reported_reason_disagrees() -> None:
     [decision] = observe_scale_decisions([scale(0, 3), status(1, 3, 3, 70)][:1], TARGET, SPEC)
     assert decision.utilization is None

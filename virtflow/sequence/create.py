@@ -17,9 +17,9 @@ from typing import Any
 
 from clusters.gateway import ACCESS_REVIEW_SUFFIX, TOKEN_REVIEW_SUFFIX
 from virtflow.sequence.audit import Write
-from workflows.models import CreateEvidence, ObservedArrow, Tenant, VirtualMachineRef
+from workflows.models import CreateEvidence, ObservedArrow, Tenant
 
-__all__ = ["audit_ids", "observe_create", "observe_request_and_create"]
+__all__ = ["MACHINE", "REQUEST", "audit_ids", "observe_arrows", "observe_request_and_create"]
 
 GATEWAY = "system:serviceaccount:virtflow-system:iam-gateway"
 VIRT_CONTROLLER = "system:serviceaccount:kubevirt:kubevirt-controller"
@@ -32,7 +32,7 @@ MUTATION = "mutation.webhook.admission.k8s.io/"
 
 
 @dataclass(frozen=True)
-class _Arrow:
+class Arrow:
     number: int
     title: str
     actor: str
@@ -61,15 +61,10 @@ def observe_request_and_create(
     }
     recorded = any(_is_record(record, evidence) for record in records)
     asked = ObservedArrow(1, "POST virtualmachines", user, recorded, timedelta() if recorded else None)
-    return [asked, *_observe((*_REQUEST, *_MACHINE), writes, known)]
+    return [asked, *observe_arrows((*REQUEST, *MACHINE), writes, known)]
 
 
-def observe_create(writes: Sequence[Write], machine: VirtualMachineRef) -> list[ObservedArrow]:
-    """Arrows 4 to 11, of a machine whose request is not known."""
-    return _observe((_CREATED, *_MACHINE), writes, {"vm": machine.uid})
-
-
-def _observe(arrows: Sequence[_Arrow], writes: Sequence[Write], known: dict[str, Any]) -> list[ObservedArrow]:
+def observe_arrows(arrows: Sequence[Arrow], writes: Sequence[Write], known: dict[str, Any]) -> list[ObservedArrow]:
     """Each arrow with its first proof that does not come before the proof of the arrow before it."""
     observed: list[ObservedArrow] = []
     position = 0
@@ -189,18 +184,17 @@ def _phase(write: Write) -> Any:
     return write.answer.get("status", {}).get("phase")
 
 
-_REQUEST = (
-    _Arrow(2, "TokenReview", GATEWAY, _reviews_token),
-    _Arrow(2, "SubjectAccessReview", GATEWAY, _reviews_access),
-    _Arrow(3, "forward as the tenant, past virt-api", GATEWAY, _forwards, lambda write: {"forwarded": write}),
-    _Arrow(4, "create VirtualMachine", GATEWAY, _stores),
+REQUEST = (
+    Arrow(2, "TokenReview", GATEWAY, _reviews_token),
+    Arrow(2, "SubjectAccessReview", GATEWAY, _reviews_access),
+    Arrow(3, "forward as the tenant, past virt-api", GATEWAY, _forwards, lambda write: {"forwarded": write}),
+    Arrow(4, "create VirtualMachine", GATEWAY, _stores),
 )
-_CREATED = _Arrow(4, "create VirtualMachine", GATEWAY, _creates_vm)
-_MACHINE = (
-    _Arrow(6, "create VMI", VIRT_CONTROLLER, _creates_vmi, lambda write: {"vmi": _uid(write)}),
-    _Arrow(6, "create virt-launcher Pod", VIRT_CONTROLLER, _creates_pod, lambda write: {"pod": write.name}),
-    _Arrow(8, "bind Pod", SCHEDULER, _binds_pod),
-    _Arrow(9, "Pod Running", KUBELET, _starts_pod),
-    _Arrow(10, "VMI Running", VIRT_HANDLER, _runs_vmi),
-    _Arrow(11, "VM Running and ready", VIRT_CONTROLLER, _reports_vm),
+MACHINE = (
+    Arrow(6, "create VMI", VIRT_CONTROLLER, _creates_vmi, lambda write: {"vmi": _uid(write)}),
+    Arrow(6, "create virt-launcher Pod", VIRT_CONTROLLER, _creates_pod, lambda write: {"pod": write.name}),
+    Arrow(8, "bind Pod", SCHEDULER, _binds_pod),
+    Arrow(9, "Pod Running", KUBELET, _starts_pod),
+    Arrow(10, "VMI Running", VIRT_HANDLER, _runs_vmi),
+    Arrow(11, "VM Running and ready", VIRT_CONTROLLER, _reports_vm),
 )
