@@ -39,7 +39,9 @@ def _not_ended(processes: Sequence[psutil.Process], limit: timedelta) -> list[ps
 def _runs(process: psutil.Process) -> bool:
     try:
         # A zombie has ended. When its parent takes note is not ours to wait for: supervisord does once a second,
-        # and a container's first process perhaps never.
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        # and a container's first process perhaps never. But while other threads of it are still on their way
+        # out, it holds its ports and files.
+        ended = process.status() == psutil.STATUS_ZOMBIE and process.num_threads() <= 1
+        return process.is_running() and not ended
     except psutil.NoSuchProcess:
         return False

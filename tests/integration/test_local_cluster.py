@@ -249,7 +249,7 @@ def test_down_ends_one_cluster_and_leaves_the_other_alone(cluster: LocalCluster,
         ]
         for address in ports:
             with pytest.raises(ConnectionRefusedError):
-                socket.create_connection(address)
+                socket.create_connection(address).close()
         assert list(Path(folder).iterdir()) == []
         assert not Path(folder.split(" ")[0]).exists(), "a path was cut off at a space"
         assert not other.is_up()
