@@ -11,12 +11,10 @@ from activities.errors import gave_up, refusals_are_final
 from activities.heartbeat import heartbeating
 from virtflow.kube import Informer, KubeClient, Object, Resource
 from virtflow.kube.resources import HPAS, VMIRS
+from virtflow.sequence.scale import TOLERANCE
 from workflows.models import AutoscalerSpec, ReplicaSetOrder, ReplicaSetRef, ReplicasWait, ScaleState, SettleWait
 
-__all__ = ["TOLERANCE", "Autoscaling"]
-
-TOLERANCE = 0.1
-"""kube-controller-manager's --horizontal-pod-autoscaler-tolerance: within it the autoscaler does nothing."""
+__all__ = ["Autoscaling"]
 
 IN_BAND_FOR = 3.0
 """Seconds the metric must stay in the band: one report may be from the moment between two sizes."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from pytest_bdd import given, parsers, then, when
 
+from virtflow.sequence.scale import TOLERANCE
 from workflows.models import (
     Autoscaled,
     AutoscaleOrder,
@@ -34,7 +35,6 @@ RUNNING_WITHIN = timedelta(seconds=60)
 LOAD_RAMP = timedelta(seconds=5)
 SETTLED_WITHIN = timedelta(minutes=5)
 SCALED_IN_WITHIN = timedelta(minutes=5)
-TOLERANCE = 0.1
 MILLISECOND = timedelta(milliseconds=1)
 
 

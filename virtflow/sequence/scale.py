@@ -11,11 +11,13 @@ from typing import Any
 from virtflow.sequence.audit import Write
 from workflows.models import ReplicaSetRef, ScaleDecision
 
-__all__ = ["disagreement", "observe_scale_decisions"]
+__all__ = ["TOLERANCE", "disagreement", "observe_scale_decisions"]
 
 AUTOSCALER = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
 VIRT_CONTROLLER = "system:serviceaccount:kubevirt:kubevirt-controller"
 TOLERANCE = 0.1
+"""kube-controller-manager's --horizontal-pod-autoscaler-tolerance: within it the autoscaler does nothing."""
+
 # The HPA's default scale-up policies: per 15 s, the larger of four pods and doubling.
 PODS_A_PERIOD, PERCENT_A_PERIOD = 4, 100
 
