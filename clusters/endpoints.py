@@ -8,7 +8,10 @@ from typing import Any, Self
 
 from virtflow.errors import VirtflowError
 
-__all__ = ["ClusterError", "Endpoints"]
+__all__ = ["ENDPOINTS_FILE", "ClusterError", "Endpoints"]
+
+ENDPOINTS_FILE = "endpoints.json"
+"""In the folder of a cluster's state."""
 
 
 class ClusterError(VirtflowError):

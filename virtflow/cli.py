@@ -44,11 +44,15 @@ def status() -> None:
 
     cluster = LocalCluster(_settings())
     cluster.endpoints()
-    table = Table("COMPONENT", "STATE", "PID", box=None, pad_edge=False)
+    table = Table("COMPONENT", "STATE", "PID", "RESTARTS", box=None, pad_edge=False)
     components = cluster.status()
     for component in components:
-        table.add_row(component.name, component.state, str(component.pid or ""))
+        table.add_row(component.name, component.state, str(component.pid or ""), str(component.restarts))
     console.print(table)
+    for component in components:
+        if component.state == "FATAL":
+            console.print(f"\n{component.name} was given up: {component.description}. Its last lines:", markup=False)
+            console.print(component.last_lines, markup=False)
     if any(component.state != "RUNNING" for component in components):
         raise typer.Exit(1)
 

@@ -55,7 +55,7 @@ def guests(
     request_cost: Annotated[int, typer.Option(help="CPU time that a request costs a guest, ms.")] = 50,
 ) -> None:
     """The guests' own service, which load makes busy."""
-    from clusters.kubevirt.guests import run_guests
+    from clusters.kubevirt.guests.process import run_guests
 
     asyncio.run(run_guests(kubeconfig, port, timedelta(milliseconds=request_cost)))
 

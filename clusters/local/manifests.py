@@ -1,7 +1,6 @@
-"""What a local cluster holds beside Kubernetes' own objects and KubeVirt's: nodes, their metrics, metrics-server."""
+"""What a local cluster holds beside Kubernetes' own objects and KubeVirt's: its nodes and metrics-server."""
 
 import base64
-from typing import Any
 
 from virtflow.kube.resources import (
     API_SERVICES,
@@ -15,13 +14,8 @@ from virtflow.kube.resources import (
     Resource,
 )
 
-__all__ = ["USAGE_ANNOTATION", "metrics_server", "nodes", "usage_from_annotation"]
+__all__ = ["metrics_server", "nodes"]
 
-METRICS = Resource("kwok.x-k8s.io", "v1alpha1", "metrics", "Metric", namespaced=False)
-CLUSTER_RESOURCE_USAGES = Resource(
-    "kwok.x-k8s.io", "v1alpha1", "clusterresourceusages", "ClusterResourceUsage", namespaced=False
-)
-USAGE_ANNOTATION = "kwok.x-k8s.io/usage-cpu"
 RESOURCE_METRICS_PATH = "/metrics/nodes/{nodeName}/metrics/resource"
 
 Manifests = list[tuple[Resource, Object]]
@@ -60,64 +54,6 @@ def _node(name: str, room: dict[str, str]) -> Object:
             },
         },
         "status": {"allocatable": room, "capacity": room},
-    }
-
-
-def usage_from_annotation() -> Manifests:
-    """Each pod uses the CPU its annotation says; a pod without one, next to nothing."""
-
-    def annotation(key: str, otherwise: str) -> dict[str, str]:
-        has, value = f'"{key}" in pod.metadata.annotations', f'pod.metadata.annotations["{key}"]'
-        return {"expression": f'{has} ? Quantity({value}) : Quantity("{otherwise}")'}
-
-    usage = {
-        # Only the container that is the VM: without this the annotation would count once for each container.
-        "containers": ["compute"],
-        "usage": {
-            "cpu": annotation(USAGE_ANNOTATION, "1m"),
-            "memory": annotation("kwok.x-k8s.io/usage-memory", "64Mi"),
-        },
-    }
-    metrics = [
-        _metric("node_cpu_usage_seconds_total", "counter", "node", 'node.CumulativeUsage("cpu")'),
-        _metric("node_memory_working_set_bytes", "gauge", "node", 'node.Usage("memory")'),
-        _metric("pod_cpu_usage_seconds_total", "counter", "pod", 'pod.CumulativeUsage("cpu")'),
-        _metric("pod_memory_working_set_bytes", "gauge", "pod", 'pod.Usage("memory")'),
-        _metric("container_start_time_seconds", "gauge", "container", "pod.SinceSecond()"),
-        _metric(
-            "container_cpu_usage_seconds_total", "counter", "container", 'pod.CumulativeUsage("cpu", container.name)'
-        ),
-        _metric("container_memory_working_set_bytes", "gauge", "container", 'pod.Usage("memory", container.name)'),
-    ]
-    return [
-        (CLUSTER_RESOURCE_USAGES, {"metadata": {"name": "usage-from-annotation"}, "spec": {"usages": [usage]}}),
-        (
-            METRICS,
-            {"metadata": {"name": "resource-metrics"}, "spec": {"path": RESOURCE_METRICS_PATH, "metrics": metrics}},
-        ),
-    ]
-
-
-LABELS = {
-    "node": {},
-    "pod": {"namespace": "pod.metadata.namespace", "pod": "pod.metadata.name"},
-    "container": {
-        "namespace": "pod.metadata.namespace",
-        "pod": "pod.metadata.name",
-        "container": "container.name",
-    },
-}
-
-
-def _metric(name: str, kind: str, dimension: str, value: str) -> dict[str, Any]:
-    labels = [{"name": label, "value": expression} for label, expression in LABELS[dimension].items()]
-    return {
-        "name": name,
-        "help": name.replace("_", " "),
-        "kind": kind,
-        "dimension": dimension,
-        "labels": labels,
-        "value": value,
     }
 
 

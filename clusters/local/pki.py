@@ -1,9 +1,6 @@
-"""The cluster's certificates, made before kwokctl looks for them.
+"""The cluster's certificates: one for each component and user, so that each has a name of its own in the audit log.
 
-kwokctl would make one pair and give it to every component, so that the scheduler, kwok and kubectl are one
-user in the audit log. It makes none when its `pki` folder is there already: so it gets ours, where each
-component has a name of its own, and the aggregator a CA of its own (a client certificate signed by the
-clients' CA could otherwise pass for the aggregator and claim to be anyone).
+What is there already is kept: a call for the same name returns the same files.
 """
 
 import datetime
@@ -13,10 +10,10 @@ from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-__all__ = ["Authority", "Pair", "create_authority", "issue", "load_authority"]
+__all__ = ["Authority", "Pair", "authority", "issue"]
 
 LIFETIME = datetime.timedelta(days=3650)
 
@@ -35,11 +32,16 @@ class Authority:
 
     pair: Pair
     certificate: x509.Certificate
-    private_key: rsa.RSAPrivateKey
+    private_key: ec.EllipticCurvePrivateKey
 
 
-def create_authority(folder: Path, name: str) -> Authority:
-    """Make the CA `<name>.crt` and `<name>.key`."""
+def authority(folder: Path, name: str) -> Authority:
+    """The CA `<name>.crt` and `<name>.key`, which is made if it is not there."""
+    pair = _pair(folder, name)
+    if pair.cert.exists():
+        key = serialization.load_pem_private_key(pair.key.read_bytes(), None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
+        return Authority(pair, x509.load_pem_x509_certificate(pair.cert.read_bytes()), key)
     key = _new_key()
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"virtflow-{name}")])
     certificate = (
@@ -49,14 +51,8 @@ def create_authority(folder: Path, name: str) -> Authority:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    return Authority(_write(folder, name, certificate, key), certificate, key)
-
-
-def load_authority(folder: Path, name: str) -> Authority:
-    pair = Pair(folder / f"{name}.crt", folder / f"{name}.key")
-    key = serialization.load_pem_private_key(pair.key.read_bytes(), None)
-    assert isinstance(key, rsa.RSAPrivateKey)
-    return Authority(pair, x509.load_pem_x509_certificate(pair.cert.read_bytes()), key)
+    _write(pair, certificate, key)
+    return Authority(pair, certificate, key)
 
 
 def issue(
@@ -68,7 +64,10 @@ def issue(
     groups: tuple[str, ...] = (),
     names: tuple[str, ...] = (),
 ) -> Pair:
-    """Make `<name>.crt` and `<name>.key` for a user (common name, groups) that may serve as `names` (DNS or IP)."""
+    """`<name>.crt` and `<name>.key` of a user (common name, groups) that may serve as `names` (DNS or IP)."""
+    pair = _pair(folder, name)
+    if pair.cert.exists():
+        return pair
     key = _new_key()
     attributes = [x509.NameAttribute(NameOID.ORGANIZATION_NAME, group) for group in groups]
     subject = x509.Name([*attributes, x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
@@ -88,16 +87,20 @@ def issue(
         builder = builder.add_extension(
             x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False
         )
-    return _write(folder, name, builder.sign(ca.private_key, hashes.SHA256()), key)
+    _write(pair, builder.sign(ca.private_key, hashes.SHA256()), key)
+    return pair
 
 
-def _new_key() -> rsa.RSAPrivateKey:
-    # RSA because kwokctl has the apiserver sign service account tokens with admin.key, and RS256 is what
-    # every verifier of tokens knows.
-    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+def _pair(folder: Path, name: str) -> Pair:
+    return Pair(folder / f"{name}.crt", folder / f"{name}.key")
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: rsa.RSAPrivateKey) -> x509.CertificateBuilder:
+def _new_key() -> ec.EllipticCurvePrivateKey:
+    # Ten of them take a millisecond, where RSA takes a second.
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
     now = datetime.datetime.now(datetime.UTC)
     return (
         x509.CertificateBuilder()
@@ -113,7 +116,7 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: rsa.RSAPrivateKey) -> x
 def _key_usage(*, signs_certificates: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=True,
-        key_encipherment=not signs_certificates,
+        key_encipherment=False,
         key_cert_sign=signs_certificates,
         crl_sign=signs_certificates,
         content_commitment=False,
@@ -131,12 +134,13 @@ def _general_name(name: str) -> x509.GeneralName:
         return x509.DNSName(name)
 
 
-def _write(folder: Path, name: str, certificate: x509.Certificate, key: rsa.RSAPrivateKey) -> Pair:
-    pair = Pair(folder / f"{name}.crt", folder / f"{name}.key")
-    pair.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+def _write(pair: Pair, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
     pem = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     pair.key.touch(mode=0o600)
     pair.key.write_bytes(pem)
-    return pair
+    # Last and at once: a pair whose certificate is there is whole.
+    new = pair.cert.with_suffix(".new")
+    new.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    new.replace(pair.cert)

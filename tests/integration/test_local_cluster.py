@@ -16,14 +16,19 @@ import psutil
 import pytest
 
 from clusters.endpoints import ClusterError, Endpoints
-from clusters.local import LocalCluster
-from clusters.local.kwok import COMPONENTS
+from clusters.local import LAYOUT, LocalCluster
 from tests.integration.support import make_template
 from virtflow.settings import Settings
 
-SUPERVISED = (
+COMPONENTS = (
+    "crash-watch",
+    "etcd",
     "gateway",
     "guests",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kwok",
     "metrics-server",
     "temporal",
     "virt-api",
@@ -109,7 +114,7 @@ def machine(kubectl: Kubectl) -> Iterator[str]:
 
 def test_every_component_runs(cluster: LocalCluster) -> None:
     states = {component.name: component.state for component in cluster.status()}
-    assert states == dict.fromkeys((*COMPONENTS, *SUPERVISED), "RUNNING")
+    assert states == dict.fromkeys(COMPONENTS, "RUNNING")
 
 
 def test_everything_listens_on_loopback_only(cluster: LocalCluster, endpoints: Endpoints) -> None:
@@ -197,38 +202,72 @@ def test_the_log_of_a_component_is_what_it_wrote(cluster: LocalCluster, componen
 
 
 def test_an_unknown_component_is_an_error_that_names_the_known(cluster: LocalCluster) -> None:
-    with pytest.raises(ClusterError, match=r"There is no component 'kubelet'\. There are: etcd, .*worker"):
+    with pytest.raises(ClusterError, match=r"There is no component 'kubelet'\. There are: crash-watch, etcd, .*worker"):
         cluster.log("kubelet")
 
 
-def test_a_program_that_is_killed_comes_back(cluster: LocalCluster, guests_url: str) -> None:
-    first = pids(cluster)["guests"]
+@pytest.mark.parametrize("name", ["etcd", "kube-apiserver", "kube-scheduler", "temporal", "guests", "crash-watch"])
+def test_whatever_is_killed_comes_back_by_itself(cluster: LocalCluster, kubectl: Kubectl, name: str) -> None:
+    first = pids(cluster)[name]
+    restarts = {component.name: component.restarts for component in cluster.status()}[name]
     assert first is not None
     psutil.Process(first).kill()
-    second = wait_until(lambda: pids(cluster)["guests"] not in (first, None) and pids(cluster)["guests"], 20)
-    assert second != first
-
-    def answers() -> bool:
-        try:
-            with urllib.request.urlopen(f"{guests_url}/healthz", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    assert wait_until(answers, 30)
-    wait_until(lambda: all(component.state == "RUNNING" for component in cluster.status()), 30)
+    wait_until(lambda: pids(cluster).get(name) not in (first, None), 20)
+    wait_until(lambda: all(component.state == "RUNNING" for component in cluster.status()), 40)
+    wait_until(lambda: kubectl("get", "--raw", "/readyz", check=False).stdout == "ok", 40)
+    assert {component.name: component.restarts for component in cluster.status()}[name] == restarts + 1
 
 
-def test_a_component_of_kubernetes_that_is_killed_is_seen_and_started_by_up(cluster: LocalCluster) -> None:
+def test_a_virtual_machine_runs_after_supervisord_was_killed(
+    cluster: LocalCluster, kubectl: Kubectl, machine: str
+) -> None:
     before = pids(cluster)
-    scheduler = before["kube-scheduler"]
-    assert scheduler is not None
-    psutil.Process(scheduler).kill()
-    wait_until(lambda: pids(cluster)["kube-scheduler"] is None, 10)
-    cluster.up()
-    after = pids(cluster)
-    assert after.pop("kube-scheduler") not in (None, before.pop("kube-scheduler"))
-    assert after == before
+    [daemon] = {process.ppid() for pid in before.values() if pid for process in [psutil.Process(pid)]}
+    psutil.Process(daemon).kill()
+    wait_until(lambda: set(pids(cluster).values()).isdisjoint({*before.values(), None}), 40)
+    wait_until(lambda: all(component.state == "RUNNING" for component in cluster.status()), 60)
+    assert {"worker", "etcd"} <= pids(cluster).keys()
+
+    def status() -> str:
+        kind = "jsonpath={.status.printableStatus}"
+        return kubectl("get", "vm/one", "--namespace", machine, "--output", kind, check=False).stdout
+
+    wait_until(lambda: status() == "Running", 60)
+    # And it is not only what etcd remembers: the controllers and the node are at work again.
+    kubectl("delete", "vm/one", "--namespace", machine, "--timeout=60s")
+    assert kubectl("get", "pods", "--namespace", machine, "--output=name").stdout == ""
+
+
+def test_up_chooses_another_port_for_one_that_a_stranger_has_taken(cluster: LocalCluster, settings: Settings) -> None:
+    with tempfile.TemporaryDirectory(prefix="ports ") as folder, socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))
+        stranger.listen()
+        other = LocalCluster(settings.model_copy(update={"cluster": "ports", "state_home": Path(folder)}))
+        other.folder.mkdir(parents=True)
+        (other.folder / "layout").write_text(LAYOUT)
+        taken = stranger.getsockname()[1]
+        (other.folder / "ports.json").write_text(json.dumps({"kube_apiserver": taken, "gateway": taken + 1}))
+        try:
+            endpoints = other.up()
+            assert str(taken) not in endpoints.kubeconfig.read_text()
+            assert other.up() == endpoints
+        finally:
+            other.down()
+    assert processes_of(cluster)
+
+
+def test_a_folder_of_another_version_is_made_anew(settings: Settings) -> None:
+    with tempfile.TemporaryDirectory(prefix="old ") as folder:
+        other = LocalCluster(settings.model_copy(update={"cluster": "old", "state_home": Path(folder)}))
+        (other.folder / "pki").mkdir(parents=True)
+        (other.folder / "pki" / "ca.crt").write_text("of another time")
+        (other.folder / "endpoints.json").write_text("{}")
+        try:
+            other.up()
+            assert {component.state for component in other.status()} == {"RUNNING"}
+        finally:
+            other.down()
+        assert list(Path(folder).iterdir()) == []
 
 
 def test_down_ends_one_cluster_and_leaves_the_other_alone(cluster: LocalCluster, settings: Settings) -> None:
@@ -239,7 +278,7 @@ def test_down_ends_one_cluster_and_leaves_the_other_alone(cluster: LocalCluster,
             other.up()
             processes = processes_of(other)
             ports = listening(processes)
-            assert len(processes) >= len(COMPONENTS) + len(SUPERVISED)
+            assert len(processes) >= len(COMPONENTS)
             assert not ports & listening(processes_of(cluster))
         finally:
             other.down()

@@ -88,9 +88,7 @@ def stopped(state: Path) -> Path:
     (folder / "logs").mkdir(parents=True)
     (folder / "endpoints.json").write_text(json.dumps(dataclasses.asdict(ENDPOINTS), default=str))
     (folder / "supervisord.pid").write_text(str(os.getpid()))
-    pids = folder / ".kwok" / "clusters" / "local" / "pids"
-    pids.mkdir(parents=True)
-    (pids / "etcd.pid").write_text(str(os.getpid()))
+    (folder / "supervisord.conf").write_text("[program:etcd]\ncommand=etcd\n[program:worker]\ncommand=worker\n")
     return folder
 
 
@@ -106,22 +104,20 @@ def test_status_of_a_cluster_that_does_not_run_ends_with_1(state: Path, stopped:
 
 def test_the_log_of_an_unknown_component_is_an_error_that_names_the_known(state: Path, stopped: Path) -> None:
     assert assert_one_paragraph(virtflow(state, "logs", "kubelet")) == (
-        "There is no component 'kubelet'. There are: etcd, kube-apiserver, kube-controller-manager, kube-scheduler, "
-        "kwok-controller."
+        "There is no component 'kubelet'. There are: etcd, worker."
     )
     assert stopped.exists()
 
 
 def test_the_log_of_a_component_that_has_not_written_yet_is_an_error(state: Path, stopped: Path) -> None:
-    log = stopped / ".kwok" / "clusters" / "local" / "logs" / "etcd.log"
+    log = stopped / "logs" / "etcd.log"
     assert str(log) in assert_one_paragraph(virtflow(state, "logs", "etcd"))
-    log.parent.mkdir()
     log.write_bytes(b"a line\n\xff another\n")
     result = virtflow(state, "logs", "etcd")
     assert (result.returncode, result.stdout) == (0, "a line\n\ufffd another\n")
 
 
 def test_down_removes_what_is_left_and_harms_no_stranger(state: Path, stopped: Path) -> None:
-    # Both pid files name this very process.
+    # The pid file names this very process.
     assert virtflow(state, "down").returncode == 0
     assert not stopped.exists()

@@ -329,17 +329,39 @@ async def test_an_error_that_may_pass_is_tried_again(kube: KubeClient, server: A
 
 
 @pytest.mark.parametrize("code", [401, 403])
-async def test_who_may_not_list_is_told_so_at_once(kube: KubeClient, server: Apiserver, code: int) -> None:
-    server.refusals = [code]
+async def test_who_may_not_list_for_long_is_told_so(
+    kube: KubeClient, server: Apiserver, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(informer, "REFUSED_FOR", timedelta(milliseconds=50))
+    server.refusals = [code] * 100
     with pytest.raises(KubeError, match=f"{code} No: not now"):
         async with asyncio.timeout(LIMIT), Informer(kube, PODS, namespace="ns").running():
             pytest.fail("the block was entered")
 
 
-async def test_who_may_no_longer_watch_does_not_go_on_with_an_old_copy(kube: KubeClient, server: Apiserver) -> None:
+@pytest.mark.parametrize("code", [401, 403])
+async def test_a_server_that_has_just_started_may_refuse_for_a_moment(
+    kube: KubeClient, server: Apiserver, code: int
+) -> None:
+    server.refusals = [code, code]
+    server.store.put("a")
+    pods = Informer(kube, PODS, namespace="ns")
+    async with asyncio.timeout(LIMIT), pods.running():
+        assert pods.get("ns", "a") is not None
+        server.refusals = [code]
+        await server.drop()
+        server.store.put("b")
+        await pods.wait_for("ns", "b", exists)
+
+
+async def test_who_may_no_longer_watch_does_not_go_on_with_an_old_copy(
+    kube: KubeClient, server: Apiserver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(informer, "REFUSED_FOR", timedelta(milliseconds=50))
+
     async def watch_until_refused() -> None:
         async with asyncio.timeout(LIMIT), Informer(kube, PODS, namespace="ns").running():
-            server.refusals = [403]
+            server.refusals = [403] * 100
             await server.drop()
             await asyncio.Event().wait()
 

@@ -28,10 +28,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = os.umask(0)
     try:
         folder = tmp_path_factory.mktemp("pki")
-        ca = pki.create_authority(folder, "ca")
+        ca = pki.authority(folder, "ca")
         pki.issue(ca, folder, "server", "virt-api", names=NAMES)
         pki.issue(ca, folder, "user", "jane", groups=("system:masters", "developers"))
-        pki.create_authority(folder, "other-ca")
+        pki.authority(folder, "other-ca")
     finally:
         os.umask(before)
     return folder
@@ -114,13 +114,26 @@ def test_keys_are_of_their_certificates_and_for_their_owner_alone(folder: Path) 
 
 
 def test_an_authority_is_loaded_as_it_was_made(folder: Path) -> None:
-    loaded = pki.load_authority(folder, "ca")
+    before = (folder / "ca.crt").read_bytes()
+    loaded = pki.authority(folder, "ca")
     assert loaded.certificate == certificate(folder, "ca")
+    assert (folder / "ca.crt").read_bytes() == before
     pki.issue(loaded, folder, "late", "late", names=("localhost",))
     verifier = policy(folder, "ca").build_server_verifier(x509.DNSName("localhost"))
     assert len(verifier.verify(certificate(folder, "late"), [])) == 2
     for suffix in ("crt", "key"):
         (folder / f"late.{suffix}").unlink()
+
+
+def test_what_was_issued_is_issued_once(tmp_path: Path) -> None:
+    ca = pki.authority(tmp_path, "ca")
+    first = pki.issue(ca, tmp_path, "user", "jane").cert.read_bytes()
+    assert pki.issue(ca, tmp_path, "user", "jane").cert.read_bytes() == first
+    # One whose certificate is missing was interrupted while it was made.
+    (tmp_path / "user.crt").unlink()
+    again = pki.issue(ca, tmp_path, "user", "jane")
+    private = load_pem_private_key(again.key.read_bytes(), None)
+    assert private.public_key() == certificate(tmp_path, "user").public_key()
 
 
 def test_kubeconfigs_are_for_their_owner_alone_and_name_what_they_are_given(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ create a second time what its watch has not shown it yet.
 import asyncio
 import contextlib
 import logging
+import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from datetime import timedelta
@@ -33,6 +34,8 @@ Listener = Callable[[Object | None, Object | None], None]
 
 WATCH_LASTS = timedelta(minutes=5)
 FIRST_DELAY, LAST_DELAY = timedelta(milliseconds=100), timedelta(seconds=5)
+REFUSED_FOR = timedelta(seconds=10)
+"""How long a kube-apiserver may call it forbidden: one that has just started does not know its roles yet."""
 
 
 def key_of(obj: Object) -> Key:
@@ -106,8 +109,8 @@ class Informer:
     async def running(self) -> AsyncIterator[None]:
         """Keep the copy up to date within this block, which is entered once the first list is in.
 
-        The block is cancelled, and raises KubeError, when the kube-apiserver no longer lets it watch (401, 403):
-        nothing is worse than to go on with a copy that has silently stopped.
+        The block is cancelled, and raises KubeError, when the kube-apiserver does not let it watch (401, 403), and
+        that for a while: nothing is worse than to go on with a copy that has silently stopped.
         """
         task = asyncio.create_task(self._run(), name=f"informer {self.resource.plural}")
         owner = asyncio.current_task()
@@ -139,6 +142,7 @@ class Informer:
     async def _run(self) -> None:
         version: str | None = None
         delay = FIRST_DELAY
+        refused_since: float | None = None
         while True:
             try:
                 if version is None:
@@ -149,16 +153,18 @@ class Informer:
                     version = event["object"]["metadata"]["resourceVersion"]
                     self._complete = int(version)
                     delay = FIRST_DELAY
+                refused_since = None
                 continue
             except KubeError as error:
-                if error.code in (401, 403):
+                refused_since = (refused_since or time.monotonic()) if error.code in (401, 403) else None
+                if refused_since and time.monotonic() - refused_since >= REFUSED_FOR.total_seconds():
                     raise
                 if error.code == 410:
                     version = None
                     continue
                 problem: Exception = error
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-                problem = error
+                problem, refused_since = error, None
             log.warning("watch of %s lost (%s), again in %s", self.resource.plural, describe(problem), delay)
             await asyncio.sleep(delay.total_seconds())
             delay = min(delay * 2, LAST_DELAY)

@@ -3,7 +3,3 @@
 Without it nothing would use a virtual machine, and no autoscaler would have anything to go by. It stands in
 for the guest operating system only: who may answer, and how busy it is, follows from the cluster's objects.
 """
-
-from clusters.kubevirt.guests.process import run_guests
-
-__all__ = ["run_guests"]

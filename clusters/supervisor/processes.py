@@ -2,36 +2,35 @@
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
 import psutil
 
-__all__ = ["end", "kill"]
+__all__ = ["kill", "marked"]
 
 POLL = timedelta(milliseconds=20)
 KILL_LIMIT = timedelta(seconds=5)
 
 
-def end(processes: Sequence[psutil.Process], limit: timedelta) -> None:
-    """Ask all at the same time, and kill what has not ended within the limit."""
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.terminate()
-    kill(_not_ended(processes, limit))
+def marked(variable: str, value: str) -> list[psutil.Process]:
+    """The processes that were started with this in their environment, by whomever, or by whose children."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(variable) == value:
+                found.append(process)
+    return found
 
 
-def kill(processes: Sequence[psutil.Process]) -> None:
-    """Kill, and return when they are gone."""
-    for process in processes:
+def kill(processes: Iterable[psutil.Process]) -> Sequence[psutil.Process]:
+    """Kill all and wait until they are gone; return those that are still there after five seconds."""
+    waiting = list(processes)
+    for process in waiting:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
-    _not_ended(processes, KILL_LIMIT)
-
-
-def _not_ended(processes: Sequence[psutil.Process], limit: timedelta) -> list[psutil.Process]:
-    deadline = time.monotonic() + limit.total_seconds()
-    while (alive := [process for process in processes if _runs(process)]) and time.monotonic() < deadline:
+    deadline = time.monotonic() + KILL_LIMIT.total_seconds()
+    while (alive := [process for process in waiting if _runs(process)]) and time.monotonic() < deadline:
         time.sleep(POLL.total_seconds())
     return alive
 

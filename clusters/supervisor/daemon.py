@@ -1,8 +1,4 @@
-"""The processes beside Kubernetes, kept alive by supervisord.
-
-It starts them, restarts what dies (with a growing delay; after too many quick deaths it gives up and the
-process's last lines are shown), keeps their logs, and takes them all along when it ends.
-"""
+"""supervisord in one folder, and what its callers need of it."""
 
 import configparser
 import contextlib
@@ -22,14 +18,18 @@ import psutil
 from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from clusters.endpoints import ClusterError
-from clusters.local import processes
+from clusters.supervisor import processes
+from clusters.supervisor.record import Record
 
-__all__ = ["Program", "ProgramStatus", "Supervisor"]
+__all__ = ["SUPERVISORD", "Program", "ProgramStatus", "Supervisor", "last_lines"]
 
 START_LIMIT = timedelta(seconds=30)
-STOP_LIMIT = timedelta(seconds=10)
 # sockaddr_un holds 107 bytes and supervisord adds ".<pid>" while it binds.
 LONGEST_SOCKET = 98
+SUPERVISORD, WATCH = "supervisord", "crash-watch"
+# In the environment of supervisord and of all that descends from it: pids are reused and a killed parent's
+# children are nobody's, but this says whose they are.
+MARK = "VIRTFLOW_SUPERVISED_IN"
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,11 @@ class Program:
 class ProgramStatus:
     name: str
     state: str
-    """supervisord's word: RUNNING, STARTING, BACKOFF, FATAL, EXITED, STOPPED."""
+    """supervisord's word: RUNNING, STARTING, BACKOFF, FATAL, EXITED, STOPPED. FATAL is what was given up."""
     pid: int | None
     description: str
+    restarts: int
+    """How often it died and was started again."""
 
 
 class Supervisor:
@@ -55,6 +57,7 @@ class Supervisor:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._socket = folder / "supervisor.sock"
+        self._record = Record(folder / "restarts.json")
 
     def log(self, program: str) -> Path:
         return self._folder / "logs" / f"{program}.log"
@@ -70,11 +73,10 @@ class Supervisor:
                 f"The path of the supervisor's socket, {self._socket}, is longer than Unix allows. Set "
                 f"VIRTFLOW_STATE_HOME to a shorter folder and type the command again."
             )
-        config = self._folder / "supervisord.conf"
-        with config.open("w") as file:
+        with self._config_file.open("w") as file:
             self._config(programs).write(file)
         if self.pid() is None:
-            self._launch(config)
+            self._launch()
         else:
             self._reload()
 
@@ -95,45 +97,70 @@ class Supervisor:
 
     def states(self) -> list[ProgramStatus]:
         """Of all programs it was told to keep. Without supervisord none of them has anybody to keep it."""
+        record = self._record.read()
         if self.pid() is None:
             config = configparser.RawConfigParser()
-            config.read(self._folder / "supervisord.conf")
+            config.read(self._config_file)
             names = [name.removeprefix("program:") for name in config.sections() if name.startswith("program:")]
-            return [ProgramStatus(name, "STOPPED", None, "supervisord does not run") for name in names]
+            return [
+                ProgramStatus(name, "STOPPED", None, "supervisord does not run", record[name].restarts)
+                for name in names
+            ]
         with self._rpc() as rpc:
             infos: Any = rpc.getAllProcessInfo()
-        return [
-            ProgramStatus(info["name"], info["statename"], info["pid"] or None, info["description"]) for info in infos
-        ]
+        states = []
+        for info in infos:
+            name, state, description = info["name"], info["statename"], info["description"]
+            if record[name].given_up and state == "STOPPED":
+                state, description = "FATAL", record[name].given_up
+            states.append(ProgramStatus(name, state, info["pid"] or None, description, record[name].restarts))
+        return states
 
     def restart(self, program: str) -> None:
-        # A program that is not running cannot be stopped: then there is only a start to do.
-        with contextlib.suppress(xmlrpc.client.Fault), self._rpc() as rpc:
-            rpc.stopProcess(program)
+        self.stop_program(program)
         self.start(program)
 
-    def check(self) -> list[str]:
-        """The programs that do not run yet. Raises ClusterError with the last lines of one that keeps dying."""
-        states = self.states()
+    def stop_program(self, program: str) -> None:
+        """Stop one program, whatever it is about to do, and leave it so until it is started."""
+        while self._state(program) not in ("STOPPED", "FATAL"):
+            # Between two lives it cannot be stopped: a moment later it can.
+            with contextlib.suppress(xmlrpc.client.Fault), self._rpc() as rpc:
+                rpc.stopProcess(program)
+
+    def check(self, *programs: str) -> list[str]:
+        """Which of these programs, or of all, do not run yet. Raises ClusterError with the last lines of one that
+        keeps dying."""
+        states = [state for state in self.states() if not programs or state.name in programs]
         for state in states:
             if state.state in ("FATAL", "EXITED"):
                 raise ClusterError(
                     f"{state.name} does not stay up ({state.state}: {state.description}). Its last lines:\n"
-                    f"{self._last_lines(state.name)}\nType `make down`, mend the cause, and type `make up` again."
+                    f"{last_lines(self.log(state.name))}\nType `make down`, mend the cause, and type `make up` again."
                 )
         return [state.name for state in states if state.state != "RUNNING"]
 
     def stop(self) -> None:
-        """End supervisord and all it started, and return when they are gone."""
-        pid = self.pid()
-        if pid is None:
-            return
-        supervisord = psutil.Process(pid)
-        family = supervisord.children(recursive=True)
-        # From here on it starts nothing again. It would end one program after the other, so that is done here.
-        supervisord.terminate()
-        processes.end(family, STOP_LIMIT)
-        processes.kill([supervisord])
+        """End supervisord and all that came of it, and return when they are gone.
+
+        At once: what a program would still save goes with the folder. Raises ClusterError if one cannot be killed.
+        """
+        # More than once, because the watch may just have brought back what was killed first.
+        while family := processes.marked(MARK, str(self._folder)):
+            if left := processes.kill(family):
+                raise ClusterError(
+                    f"{len(left)} processes of {self._folder} do not end, though they were killed: "
+                    f"{', '.join(str(process.pid) for process in left)}. `ps` shows what they wait for."
+                )
+
+    def revive(self) -> None:
+        """Start supervisord and every program, after it has died and left its children to nobody.
+
+        They hold ports and files, so they are ended first: all but the caller, who is one of them.
+        """
+        family = processes.marked(MARK, str(self._folder))
+        processes.kill(process for process in family if process.pid != os.getpid())
+        self._launch()
+        self.start()
 
     def pid(self) -> int | None:
         try:
@@ -142,12 +169,23 @@ class Supervisor:
         except (OSError, ValueError, psutil.Error):
             return None
         # A pid that survived in a stale file may be a stranger's by now.
-        return pid if str(self._folder / "supervisord.conf") in command else None
+        return pid if str(self._config_file) in command else None
 
-    def _launch(self, config: Path) -> None:
+    @property
+    def _config_file(self) -> Path:
+        return self._folder / "supervisord.conf"
+
+    def _launch(self) -> None:
         # -m needs no script with a #! line, which a folder with a space in its name would break.
-        command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(config)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False, cwd=self._folder)
+        command = [sys.executable, "-m", "supervisor.supervisord", "-c", str(self._config_file)]
+        result = subprocess.run(
+            command,
+            env={**os.environ, MARK: str(self._folder), "PYTHONUNBUFFERED": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self._folder,
+        )
         deadline = time.monotonic() + START_LIMIT.total_seconds()
         while result.returncode == 0 and time.monotonic() < deadline:
             try:
@@ -161,6 +199,10 @@ class Supervisor:
             f"supervisord did not start: {(result.stderr or result.stdout).strip() or 'it gave no reason'}. "
             f"Its log is {self._folder / 'supervisord.log'}."
         )
+
+    def _state(self, program: str) -> str:
+        with self._rpc() as rpc:
+            return str(rpc.getProcessInfo(program)["statename"])
 
     def _reload(self) -> None:
         with self._rpc() as rpc:
@@ -177,34 +219,31 @@ class Supervisor:
         with xmlrpc.client.ServerProxy("http://localhost", transport=transport) as proxy:
             yield proxy.supervisor
 
-    def _last_lines(self, program: str) -> str:
-        log = self.log(program)
-        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-        return "\n".join(f"  {line}" for line in lines[-15:]) or "  (it wrote nothing)"
-
     def _config(self, programs: Sequence[Program]) -> configparser.RawConfigParser:
-        def quoted(text: object) -> str:
-            # supervisord expands %(…)s in every value.
-            return str(text).replace("%", "%%")
-
         config = configparser.RawConfigParser()
-        config["unix_http_server"] = {"file": quoted(self._socket), "chmod": "0700"}
+        config["unix_http_server"] = {"file": _quoted(self._socket), "chmod": "0700"}
         config["supervisord"] = {
-            "logfile": quoted(self._folder / "supervisord.log"),
-            "pidfile": quoted(self._folder / "supervisord.pid"),
-            "childlogdir": quoted(self._folder / "logs"),
+            "logfile": _quoted(self._folder / "supervisord.log"),
+            "pidfile": _quoted(self._folder / "supervisord.pid"),
+            "childlogdir": _quoted(self._folder / "logs"),
             **({"user": "root"} if os.geteuid() == 0 else {}),
         }
         config["rpcinterface:supervisor"] = {
             "supervisor.rpcinterface_factory": "supervisor.rpcinterface:make_main_rpcinterface"
         }
+        config[f"eventlistener:{WATCH}"] = {
+            "command": _command([sys.executable, "-m", "clusters.supervisor.watch", self._folder]),
+            "directory": _quoted(self._folder),
+            "events": ",".join(f"PROCESS_STATE_{state}" for state in ("STARTING", "EXITED", "BACKOFF", "STOPPED")),
+            "stderr_logfile": _quoted(_quoted(self.log(WATCH))),
+            "autorestart": "true",
+        }
         for program in programs:
             config[f"program:{program.name}"] = {
-                "command": quoted(shlex.join(str(part) for part in program.command)),
-                "environment": 'PYTHONUNBUFFERED="1"',
-                "directory": quoted(self._folder),
+                "command": _command(program.command),
+                "directory": _quoted(self._folder),
                 # This one it expands twice.
-                "stdout_logfile": quoted(quoted(self.log(program.name))),
+                "stdout_logfile": _quoted(_quoted(self.log(program.name))),
                 "redirect_stderr": "true",
                 "autostart": "false",
                 "autorestart": "true",
@@ -216,3 +255,18 @@ class Supervisor:
                 "killasgroup": "true",
             }
         return config
+
+
+def last_lines(log: Path) -> str:
+    """The end of a log, indented, for a message."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return "\n".join(f"  {line}" for line in lines[-15:]) or "  (it wrote nothing)"
+
+
+def _command(parts: Sequence[str | Path]) -> str:
+    return _quoted(shlex.join(str(part) for part in parts))
+
+
+def _quoted(text: object) -> str:
+    # supervisord expands %(…)s in every value.
+    return str(text).replace("%", "%%")
