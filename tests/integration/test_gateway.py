@@ -77,7 +77,7 @@ async def tenant(kubeconfig: Path, gateway_url: str, ca_cert: Path) -> AsyncIter
 
 def client(gateway_url: str, ca_cert: Path, token: str | None) -> httpx.AsyncClient:
     context = ssl.create_default_context(cafile=str(ca_cert))
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # a kwokctl CA has no key usage
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     return httpx.AsyncClient(base_url=gateway_url, verify=context, headers=headers, trust_env=False, timeout=30)
 

@@ -130,7 +130,7 @@ def test_a_folder_that_has_all_programs_is_a_toolchain(tmp_path: Path) -> None:
         for program in group.programs:
             (tmp_path / program).touch(0o755)
     found = find_toolchain(str(tmp_path), tmp_path / "unused")
-    assert found.program("kwokctl") == tmp_path / "kwokctl"
+    assert found.program("kwok") == tmp_path / "kwok"
     with pytest.raises(ToolchainError, match="The program virtctl is not in"):
         found.program("virtctl")
 

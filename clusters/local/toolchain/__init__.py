@@ -70,10 +70,9 @@ GROUPS = (
             "kube-scheduler",
             "kubectl",
             "kwok",
-            "kwokctl",
             "metrics-server",
         ),
-        # Without it the programs call themselves v0.0.0, and kwokctl chooses flags by that version.
+        # Without it the programs call themselves v0.0.0.
         ldflags="-s -w -X k8s.io/component-base/version.gitVersion=v1.36.3",
         renames=(("server", "etcd"),),
     ),
