@@ -21,7 +21,14 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from virtflow.sequence import create, scale
-from virtflow.sequence.audit import AccessRecord, Write, access_record_of, write_of
+from virtflow.sequence.audit import (
+    ACCESS_RECORD_START,
+    EVENT_START,
+    AccessRecord,
+    Write,
+    access_record_of,
+    write_of,
+)
 from virtflow.sequence.tail import Tail, whole_records
 
 __all__ = ["Records"]
@@ -47,8 +54,8 @@ class Records:
 
     def __init__(self, audit_log: Path, access_log: Path) -> None:
         self._logs = (
-            _Log(audit_log, b'{"kind":"Event"', self._take_event),
-            _Log(access_log, b'{"time": ', self._take_access),
+            _Log(audit_log, EVENT_START, self._take_event),
+            _Log(access_log, ACCESS_RECORD_START, self._take_access),
         )
         self._reading = asyncio.Lock()
         self._namespaces: defaultdict[str, _Namespace] = defaultdict(_Namespace)
@@ -71,7 +78,10 @@ class Records:
         return self._requests.get(request_id)
 
     def of_machine(self, namespace: str, name: str, review_ids: Collection[str] = ()) -> list[Write]:
-        """The writes to a virtual machine and to what it owns, and the reviews with these audit ids."""
+        """The writes to a virtual machine and to what it owns, and the reviews with these audit ids.
+
+        By arrival; among equals reviews come first.
+        """
         own = self._namespaces[namespace].chain("virtualmachines", name) if namespace in self._namespaces else []
         reviews = [write for audit_id in review_ids for write in self._reviews.get(audit_id)]
         return sorted([*reviews, *own], key=lambda write: write.at)

@@ -9,6 +9,7 @@ A writer that was killed leaves half a line, and the next one writes on behind i
 `whole_records` says what is in such a line.
 """
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -99,19 +100,17 @@ def _identity(file: Path | int) -> tuple[int, int]:
 def whole_records(line: bytes, start: bytes) -> list[bytes]:
     """The JSON records in a line that is not one: whatever begins with `start` and is whole.
 
-    One ends where another starts, or with the line: a record within a record's body does neither.
+    Behind one comes another's brace, or nothing: behind a record within a record's body come other things.
     """
     text, head = line.decode(errors="replace").rstrip("\n"), start.decode()
     decoder, records = json.JSONDecoder(), []
     place = text.find(head)
     while place >= 0:
-        try:
-            _, end = decoder.raw_decode(text, place)
-        except ValueError:
-            end = -1
-        if end == len(text) or text.startswith(head, end):
-            records.append(text[place:end].encode())
-            place = text.find(head, end)
-        else:
-            place = text.find(head, place + 1)
+        end = place + 1
+        with contextlib.suppress(ValueError):
+            _, after = decoder.raw_decode(text, place)
+            if after == len(text) or text[after] == "{":
+                records.append(text[place:after].encode())
+                end = after
+        place = text.find(head, end)
     return records
