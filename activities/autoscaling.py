@@ -9,9 +9,10 @@ from temporalio import activity
 
 from activities.errors import gave_up, refusals_are_final
 from activities.heartbeat import heartbeating
+from virtflow.errors import VirtflowError
 from virtflow.kube import Informer, KubeClient, Object, Resource
 from virtflow.kube.resources import HPAS, VMIRS
-from virtflow.sequence.scale import TOLERANCE
+from virtflow.sequence.scale import TOLERANCE, current_utilization, target_utilization
 from workflows.models import AutoscalerSpec, ReplicaSetOrder, ReplicaSetRef, ReplicasWait, ScaleState, SettleWait
 
 __all__ = ["Autoscaling"]
@@ -51,9 +52,11 @@ class Autoscaling:
         with refusals_are_final():
             autoscaler = await self._kube.get(HPAS, target.autoscaler, target.namespace)
         spec = autoscaler["spec"]
-        return AutoscalerSpec(
-            int(spec.get("minReplicas", 1)), int(spec["maxReplicas"]), target_utilization(autoscaler)
-        )
+        try:
+            target_percent = target_utilization(spec)
+        except VirtflowError as error:
+            raise gave_up(str(error)) from error
+        return AutoscalerSpec(int(spec.get("minReplicas", 1)), int(spec["maxReplicas"]), target_percent)
 
     @activity.defn
     async def await_replicas(self, wait: ReplicasWait) -> ScaleState:
@@ -125,7 +128,7 @@ class Autoscaling:
             replicas=status.get("replicas", 0),
             ready=status.get("readyReplicas", 0),
             desired=autoscaler.get("status", {}).get("desiredReplicas", 0),
-            utilization=current_utilization(autoscaler),
+            utilization=current_utilization(autoscaler.get("status", {}).get("currentMetrics")),
         )
 
     def _in_band(self, target: ReplicaSetRef, state: ScaleState) -> bool:
@@ -134,7 +137,7 @@ class Autoscaling:
             return False
         if state.replicas == autoscaler["spec"]["maxReplicas"]:
             return True
-        ratio = state.utilization / target_utilization(autoscaler)
+        ratio = state.utilization / target_utilization(autoscaler["spec"])
         return math.isclose(ratio, 1, abs_tol=TOLERANCE)
 
     def _why(self, target: ReplicaSetRef) -> str:
@@ -142,20 +145,3 @@ class Autoscaling:
         autoscaler = self._autoscalers.get(target.namespace, target.autoscaler) or {}
         conditions = autoscaler.get("status", {}).get("conditions", [])
         return " ".join(f"{c['type']}={c['status']} {c['reason']}: {c['message']}." for c in conditions)
-
-
-def current_utilization(autoscaler: Object) -> int | None:
-    """Percent of the CPU request over all replicas; None while the autoscaler has no figures (`<unknown>`)."""
-    for metric in autoscaler.get("status", {}).get("currentMetrics") or []:
-        if metric.get("type") == "Resource" and metric["resource"]["name"] == "cpu":
-            value = metric["resource"]["current"].get("averageUtilization")
-            return None if value is None else int(value)
-    return None
-
-
-def target_utilization(autoscaler: Object) -> int:
-    for metric in autoscaler["spec"].get("metrics", []):
-        if metric.get("type") == "Resource" and metric["resource"]["name"] == "cpu":
-            return int(metric["resource"]["target"]["averageUtilization"])
-    name = autoscaler["metadata"]["name"]
-    raise gave_up(f"HorizontalPodAutoscaler {name} has no metric of CPU utilization, the one this scenario drives.")

@@ -12,7 +12,6 @@ from pathlib import Path
 from rich.table import Table
 from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
 
-from activities.autoscaling import current_utilization
 from activities.load import plan_of
 from clusters.endpoints import Endpoints
 from load.results import LoadProgress, LoadResult
@@ -20,6 +19,7 @@ from load.runner import run_load
 from virtflow.errors import VirtflowError
 from virtflow.kube import Informer, KubeClient
 from virtflow.kube.resources import HPAS, VMIRS
+from virtflow.sequence.scale import current_utilization
 from virtflow.temporal import TASK_QUEUE, connect, root_cause
 from virtflow.terminal import console, phase
 from workflows.models import LoadOrder, ReplicaSetOrder, ReplicaSetRef, ScenarioOrder, TenantOrder
@@ -90,7 +90,7 @@ class _Scaling:
         autoscaler = self._autoscalers.get(target.namespace, target.autoscaler) or {}
         wanted = replica_set.get("spec", {}).get("replicas", 0)
         ready = replica_set.get("status", {}).get("readyReplicas", 0)
-        utilization = current_utilization(autoscaler)
+        utilization = current_utilization(autoscaler.get("status", {}).get("currentMetrics"))
         return f"{ready:>4} of {wanted:<4} {'unknown' if utilization is None else f'{utilization} %':>8}"
 
 

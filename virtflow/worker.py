@@ -20,6 +20,7 @@ from activities.virtual_machines import VirtualMachines
 from clusters.endpoints import Endpoints
 from virtflow.kube import Informer, KubeClient
 from virtflow.kube.resources import HPAS, NAMESPACES, SERVICE_ACCOUNTS, VMIRS, VMIS, VMS
+from virtflow.sequence.records import Records
 from virtflow.temporal import TASK_QUEUE, connect
 from workflows.autoscale import AutoscaleUnderLoad
 from workflows.create_vm import CreateVirtualMachine
@@ -48,7 +49,8 @@ async def run(endpoints_file: Path) -> None:
         machines = VirtualMachines(kube, informers[VMS], informers[VMIS])
         autoscaling = Autoscaling(kube, informers[VMIRS], informers[HPAS])
         load = Load(endpoints, endpoints_file.parent / "load")
-        evidence = Evidence(kube, endpoints.audit_log, endpoints.access_log)
+        records = stack.enter_context(contextlib.closing(Records(endpoints.audit_log, endpoints.access_log)))
+        evidence = Evidence(kube, records)
         worker = Worker(
             await connect(endpoints),
             task_queue=TASK_QUEUE,

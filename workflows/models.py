@@ -4,7 +4,7 @@ Plain data, because it is written to histories: never a token, never a client. D
 """
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
@@ -167,6 +167,8 @@ class ObservedArrow:
     observed: bool
     after: timedelta | None = None
     """Since the sequence's first write, by the kube-apiserver's own clock. Nothing for what came before it."""
+    at: datetime | None = None
+    """When its proof reached the kube-apiserver, by that clock (UTC). None for what the gateway's log proves."""
 
 
 @dataclass(frozen=True)
@@ -277,8 +279,8 @@ class LoadOutcome:
 class ScaleDecision:
     """One write of /scale by the autoscaler, and what it reported as its reason in the same round."""
 
-    at: timedelta
-    """Since the first decision, by the kube-apiserver's clock."""
+    at: datetime
+    """When it reached the kube-apiserver, by that server's clock (UTC)."""
     before: int
     after: int
     utilization: int | None

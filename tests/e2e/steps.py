@@ -249,7 +249,8 @@ def has_scaled_in(world: World, minimum: int) -> None:
 def decisions_agree(report: "Report", world: World) -> None:
     decisions = world.last_autoscaled().decisions
     for d in decisions:
-        report.note(f"{d.at.total_seconds():>5.1f} s  {d.before} → {d.after} at {d.utilization} % of {d.target} %")
+        after = (d.at - decisions[0].at).total_seconds()
+        report.note(f"{after:>5.1f} s  {d.before} → {d.after} at {d.utilization} % of {d.target} %")
     wrong = [f"{d.before} → {d.after}: {d.disagreement}" for d in decisions if d.disagreement]
     not_followed = [f"{d.before} → {d.after}" for d in decisions if not d.followed]
     assert decisions, "The audit log holds no decision of the autoscaler."

@@ -20,6 +20,7 @@ from activities.virtual_machines import VirtualMachines
 from clusters.endpoints import Endpoints
 from virtflow.kube import Informer, KubeClient, KubeError
 from virtflow.kube.resources import NAMESPACES, SERVICE_ACCOUNTS, VMIS, VMS
+from virtflow.sequence.records import Records
 from workflows.models import (
     Bearer,
     CreateEvidence,
@@ -53,12 +54,13 @@ async def activities(endpoints: Endpoints) -> AsyncIterator[Activities]:
         ]
         for informer in (namespaces, accounts, vms, vmis):
             await stack.enter_async_context(informer.running())
+        records = stack.enter_context(contextlib.closing(Records(endpoints.audit_log, endpoints.access_log)))
         yield Activities(
             kube,
             Tenants(kube, namespaces, accounts),
             Gateway(kube, http, endpoints),
             VirtualMachines(kube, vms, vmis),
-            Evidence(kube, endpoints.audit_log, endpoints.access_log),
+            Evidence(kube, records),
         )
 
 

@@ -1,6 +1,7 @@
 """Arrows 1 to 4 as a real gateway and kube-apiserver recorded them, and what is missing when they did not."""
 
 import json
+from contextlib import closing
 from copy import deepcopy
 from datetime import timedelta
 from pathlib import Path
@@ -11,9 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from activities import evidence
+from activities.evidence import Evidence
 from virtflow.kube import KubeClient
-from virtflow.sequence.audit import Write, read_records, read_writes, write_of
+from virtflow.sequence.audit import AccessRecord, access_record_of, write_of
 from virtflow.sequence.create import audit_ids, observe_request_and_create
+from virtflow.sequence.records import Records
 from workflows.models import CreateEvidence, ObservedArrow, Tenant, VirtualMachineRef
 
 ID = "0e0922a987e848bc96dcbc4d12d0c7aa"
@@ -103,7 +106,10 @@ def changed(original: Event, **changes: Any) -> Event:
 
 
 def observe(records: list[Event], events: list[Event]) -> list[ObservedArrow]:
-    return observe_request_and_create(EVIDENCE, records, [write for each in events if (write := write_of(each))])
+    writes = [write for each in events if (write := write_of(json.dumps(each).encode()))]
+    return observe_request_and_create(
+        EVIDENCE, [access_record_of(json.dumps(each).encode()) for each in records], writes
+    )
 
 
 def observed(records: list[Event], events: list[Event]) -> set[tuple[int, str]]:
@@ -116,6 +122,7 @@ def test_a_request_is_observed_from_its_record_to_what_was_stored() -> None:
     arrows = observe([RECORD], EVENTS)
     assert [arrow.number for arrow in arrows] == [1, 2, 2, 3, 4, 6, 6, 8, 9, 10, 11]
     assert {(arrow.number, arrow.title) for arrow in arrows if arrow.observed} == ALL
+    assert [arrow.at and arrow.at.second for arrow in arrows[:6]] == [None, 10, 11, 12, 12, 13]
     assert [arrow.actor for arrow in arrows[:5]] == [USER, GATEWAY, GATEWAY, GATEWAY, GATEWAY]
     assert [arrow.after.total_seconds() for arrow in arrows if arrow.after is not None] == [0, 0, 1, 2, 2, 3]
 
@@ -203,76 +210,50 @@ def test_a_record_that_says_anything_else_is_not_the_requests(change: tuple[str,
     assert observed([{**RECORD, key: value}, RECORD], EVENTS) == ALL
 
 
-@pytest.fixture(scope="module")
-def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("logs") / "a.log"
-
-
 def lines(*contents: Event, compact: bool = True) -> str:
     return "".join(json.dumps(each, separators=(",", ":") if compact else None) + "\n" for each in contents)
 
 
-def read(log: Path) -> list[Write]:
-    return list(read_writes(log, NAMESPACE, audit_ids(ID)))
+@pytest.fixture
+def logs(tmp_path: Path) -> tuple[Path, Path]:
+    audit_log, access_log = tmp_path / "audit.log", tmp_path / "access.log"
+    audit_log.write_text(lines(*EVENTS[:-1]))
+    access_log.write_text(lines(RECORD, compact=False))
+    return audit_log, access_log
 
 
-def test_reviews_are_read_by_their_ids_and_others_are_not(log: Path) -> None:
+@pytest.mark.anyio
+async def test_the_logs_of_one_request_among_others_prove_it(logs: tuple[Path, Path]) -> None:
     others = [
         changed(TOKEN_REVIEW, auditID="f" * 32 + "-tokenreview"),
         changed(ACCESS_REVIEW, auditID=f"{ID}-another"),
         changed(TOKEN_REVIEW, responseStatus={"code": 403}),
     ]
-    log.write_text(lines(*others, *EVENTS))
-    assert [write.audit_id for write in read(log)] == [each["auditID"] for each in EVENTS]
-    assert [write.audit_id for write in read_writes(log, NAMESPACE)] == [ID, "another-id"]
-
-
-@given(st.data())
-def test_a_half_written_last_line_proves_nothing_yet(log: Path, data: st.DataObject) -> None:
-    number = data.draw(st.integers(0, len(EVENTS) - 1))
-    whole = lines(EVENTS[number])
-    cut = data.draw(st.integers(0, len(whole) - 1))
-    log.write_text(lines(*EVENTS[:number]) + whole[:cut])
-    seen = {
-        (each.number, each.title) for each in observe_request_and_create(EVIDENCE, [], read(log)) if each.observed
-    }
-    assert seen == set().union(*PROVEN[:number])
-    log.write_text(lines(*EVENTS[: number + 1]))
-    assert len(read(log)) == number + 1
-
-
-@given(cut=st.integers(0, len(lines(RECORD, compact=False)) - 1))
-def test_a_half_written_record_is_left_for_the_next_reading(log: Path, cut: int) -> None:
-    whole = lines(RECORD, compact=False)
-    other = lines({**RECORD, "request_id": "f" * 32, "name": ID}, compact=False)
-    log.write_text(other + "not JSON, and of nobody\n" + whole[:cut])
-    assert read_records(log, ID) == []
-    log.write_text(other + whole)
-    assert read_records(log, ID) == [RECORD]
-
-
-@pytest.fixture
-def reader(log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> evidence.Evidence:
-    """Over an audit log without its last line, which is written once somebody has read the first ones."""
-    log.write_text(lines(*EVENTS[:-1]))
-    access_log = tmp_path / "access.log"
-    access_log.write_text(lines(RECORD, compact=False))
-
-    def read_and_write(path: Path, request_id: str) -> list[Event]:
-        records = read_records(path, request_id)
-        log.write_text(lines(*EVENTS))
-        return records
-
-    monkeypatch.setattr(evidence, "read_records", read_and_write)
-    monkeypatch.setattr(evidence, "POLL", timedelta(milliseconds=1))
-    return evidence.Evidence(cast("KubeClient", None), log, access_log)
+    logs[0].write_text(lines(*others, *EVENTS))
+    with closing(Records(*logs)) as records:
+        arrows = await Evidence(cast("KubeClient", None), records).observe_create_sequence(EVIDENCE)
+        assert {(arrow.number, arrow.title) for arrow in arrows if arrow.observed} == ALL
+        writes = records.of_machine(NAMESPACE, "test-vm", audit_ids(ID))
+        assert [write.audit_id for write in writes] == [each["auditID"] for each in EVENTS]
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(("milliseconds", "last"), [(200, VMI), (0, STORE)])
 async def test_late_lines_are_waited_for_as_long_as_there_is_time(
-    reader: evidence.Evidence, monkeypatch: pytest.MonkeyPatch, milliseconds: int, last: tuple[int, str]
+    logs: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, milliseconds: int, last: tuple[int, str]
 ) -> None:
+    """The audit log's last line is written once somebody has looked for it."""
+
+    def look_and_write(request_id: str) -> list[AccessRecord]:
+        found = of_request(request_id)
+        with logs[0].open("a") as log:
+            log.write(lines(EVENTS[-1]))
+        return found
+
     monkeypatch.setattr(evidence, "COMPLETE_WITHIN", timedelta(milliseconds=milliseconds))
-    arrows = await reader.observe_create_sequence(EVIDENCE)
+    monkeypatch.setattr(evidence, "FIRST_PAUSE", timedelta(milliseconds=1))
+    with closing(Records(*logs)) as records:
+        of_request = records.of_request
+        monkeypatch.setattr(records, "of_request", look_and_write)
+        arrows = await Evidence(cast("KubeClient", None), records).observe_create_sequence(EVIDENCE)
     assert [(arrow.number, arrow.title) for arrow in arrows if arrow.observed][-1] == last

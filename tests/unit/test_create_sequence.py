@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from virtflow.sequence.audit import Write
+from virtflow.sequence.audit import Owner, Status, Write
 from virtflow.sequence.create import MACHINE, observe_arrows
 
 GATEWAY = "system:serviceaccount:virtflow-system:iam-gateway"
@@ -17,14 +17,14 @@ START = datetime(2026, 11, 23, 10, tzinfo=UTC)
 POD = "virt-launcher-vm-1-x7k2p"
 
 
-def answer(name: str, uid: str, owner: str | None = None, **status: Any) -> dict[str, Any]:
-    owners = [{"uid": "not-this-one"}, {"uid": owner, "controller": True}] if owner else []
-    return {"metadata": {"name": name, "uid": uid, "ownerReferences": owners}, "status": status}
+def answer(uid: str, owner: str | None = None, **status: Any) -> dict[str, Any]:
+    """What a write's answer says of the object."""
+    return {"uid": uid, "owner": Owner(owner) if owner else None, "status": Status(**status)}
 
 
 def write(user: str, verb: str, what: str, name: str, body: dict[str, Any], *, as_user: str | None = None) -> Write:
     resource, _, subresource = what.partition("/")
-    return Write(START, user, as_user, "agent", verb, resource, subresource, "ns", name, 200, body)
+    return Write(START, user, as_user, verb, resource, subresource, "ns", name, 200, **body)
 
 
 def at_intervals(writes: list[Write]) -> list[Write]:
@@ -34,21 +34,21 @@ def at_intervals(writes: list[Write]) -> list[Write]:
 VM, VMI, PODS = "virtualmachines", "virtualmachineinstances", "pods"
 # Title of the arrow, and its proof.
 PROOFS = {
-    "create VMI": write(VIRT_CONTROLLER, "create", VMI, "vm-1", answer("vm-1", "vmi-uid", "vm-uid", phase="Pending")),
+    "create VMI": write(VIRT_CONTROLLER, "create", VMI, "vm-1", answer("vmi-uid", "vm-uid", phase="Pending")),
     "create virt-launcher Pod": write(
-        VIRT_CONTROLLER, "create", PODS, POD, answer(POD, "pod-uid", "vmi-uid", phase="Pending")
+        VIRT_CONTROLLER, "create", PODS, POD, answer("pod-uid", "vmi-uid", phase="Pending")
     ),
     "bind Pod": write("system:kube-scheduler", "create", f"{PODS}/binding", POD, {}),
     "Pod Running": write(
-        "system:kwok-controller", "patch", f"{PODS}/status", POD, answer(POD, "pod-uid", "vmi-uid", phase="Running")
+        "system:kwok-controller", "patch", f"{PODS}/status", POD, answer("pod-uid", "vmi-uid", phase="Running")
     ),
-    "VMI Running": write(VIRT_HANDLER, "update", VMI, "vm-1", answer("vm-1", "vmi-uid", "vm-uid", phase="Running")),
+    "VMI Running": write(VIRT_HANDLER, "update", VMI, "vm-1", answer("vmi-uid", "vm-uid", phase="Running")),
     "VM Running and ready": write(
         VIRT_CONTROLLER,
         "update",
         f"{VM}/status",
         "vm-1",
-        answer("vm-1", "vm-uid", printableStatus="Running", ready=True),
+        answer("vm-uid", printableStatus="Running", ready=True),
     ),
 }
 TITLES = list(PROOFS)
@@ -61,42 +61,40 @@ TIED_TO = {
 }
 # What happens on the way and proves nothing.
 STEPS_BETWEEN = [
-    write(VIRT_CONTROLLER, "patch", VM, "vm-1", answer("vm-1", "vm-uid", printableStatus="Starting")),
-    write(VIRT_CONTROLLER, "update", VMI, "vm-1", answer("vm-1", "vmi-uid", "vm-uid", phase="Scheduling")),
-    write(VIRT_HANDLER, "update", VMI, "vm-1", answer("vm-1", "vmi-uid", "vm-uid", phase="Scheduled")),
-    write(
-        "system:kwok-controller", "patch", f"{PODS}/status", POD, answer(POD, "pod-uid", "vmi-uid", phase="Pending")
-    ),
+    write(VIRT_CONTROLLER, "patch", VM, "vm-1", answer("vm-uid", printableStatus="Starting")),
+    write(VIRT_CONTROLLER, "update", VMI, "vm-1", answer("vmi-uid", "vm-uid", phase="Scheduling")),
+    write(VIRT_HANDLER, "update", VMI, "vm-1", answer("vmi-uid", "vm-uid", phase="Scheduled")),
+    write("system:kwok-controller", "patch", f"{PODS}/status", POD, answer("pod-uid", "vmi-uid", phase="Pending")),
     write(
         VIRT_CONTROLLER,
         "update",
         f"{VM}/status",
         "vm-1",
-        answer("vm-1", "vm-uid", printableStatus="Running", ready=False),
+        answer("vm-uid", printableStatus="Running", ready=False),
     ),
     # Somebody else's machine, which goes the same way.
-    write(GATEWAY, "create", VM, "vm-2", answer("vm-2", "other-vm"), as_user="system:serviceaccount:ns:tenant"),
-    write(VIRT_CONTROLLER, "create", VMI, "vm-2", answer("vm-2", "other-vmi", "other-vm")),
-    write(VIRT_CONTROLLER, "create", PODS, "virt-launcher-vm-2-aaaaa", answer("p", "other-pod", "other-vmi")),
+    write(GATEWAY, "create", VM, "vm-2", answer("other-vm"), as_user="system:serviceaccount:ns:tenant"),
+    write(VIRT_CONTROLLER, "create", VMI, "vm-2", answer("other-vmi", "other-vm")),
+    write(VIRT_CONTROLLER, "create", PODS, "virt-launcher-vm-2-aaaaa", answer("other-pod", "other-vmi")),
     write("system:kube-scheduler", "create", f"{PODS}/binding", "virt-launcher-vm-2-aaaaa", {}),
     write(
         "system:kwok-controller",
         "patch",
         f"{PODS}/status",
         "virt-launcher-vm-2-aaaaa",
-        answer("p", "other-pod", "other-vmi", phase="Running"),
+        answer("other-pod", "other-vmi", phase="Running"),
     ),
-    write(VIRT_HANDLER, "update", VMI, "vm-2", answer("vm-2", "other-vmi", "other-vm", phase="Running")),
+    write(VIRT_HANDLER, "update", VMI, "vm-2", answer("other-vmi", "other-vm", phase="Running")),
     write(
         VIRT_CONTROLLER,
         "update",
         f"{VM}/status",
         "vm-2",
-        answer("vm-2", "other-vm", printableStatus="Running", ready=True),
+        answer("other-vm", printableStatus="Running", ready=True),
     ),
     # A machine of the same name before: another uid.
-    write(GATEWAY, "create", VM, "vm-1", answer("vm-1", "earlier-vm"), as_user="system:serviceaccount:ns:tenant"),
-    write(VIRT_CONTROLLER, "create", VMI, "vm-1", answer("vm-1", "earlier-vmi", "earlier-vm")),
+    write(GATEWAY, "create", VM, "vm-1", answer("earlier-vm"), as_user="system:serviceaccount:ns:tenant"),
+    write(VIRT_CONTROLLER, "create", VMI, "vm-1", answer("earlier-vmi", "earlier-vm")),
     # The right thing done by the wrong one.
     *(replace(proof, user="system:serviceaccount:ns:tenant") for proof in PROOFS.values()),
 ]
@@ -133,6 +131,7 @@ def test_a_whole_sequence_is_observed_with_its_times() -> None:
     arrows = observe_arrows(MACHINE, at_intervals(list(PROOFS.values())), {"vm": "vm-uid"})
     assert [arrow.title for arrow in arrows if arrow.observed] == TITLES
     assert [arrow.after for arrow in arrows] == [timedelta(seconds=number) for number in range(len(TITLES))]
+    assert [arrow.at for arrow in arrows] == [START + timedelta(seconds=number) for number in range(len(TITLES))]
     assert [arrow.number for arrow in arrows] == [6, 6, 8, 9, 10, 11]
     assert arrows[0].actor == VIRT_CONTROLLER
 

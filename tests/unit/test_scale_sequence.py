@@ -4,11 +4,20 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from virtflow.sequence.audit import Write
-from virtflow.sequence.scale import AUTOSCALER, VIRT_CONTROLLER, disagreement, observe_scale_decisions
+from virtflow.errors import VirtflowError
+from virtflow.sequence.audit import Owner, Status, Write
+from virtflow.sequence.scale import (
+    AUTOSCALER,
+    VIRT_CONTROLLER,
+    current_utilization,
+    disagreement,
+    observe_scale_decisions,
+    target_utilization,
+)
 from workflows.models import ReplicaSetRef
 
 TARGET = ReplicaSetRef("ns", "vmirs", "hpa")
@@ -63,37 +72,29 @@ def test_leaps_limits_and_silence_are_named() -> None:
     assert "no utilization" in disagreement(1, 2, None, 70, (10, 1))
 
 
-def write(seconds: float, user: str, verb: str, resource: str, name: str, **answer: Any) -> Write:
-    return Write(
-        at=START + timedelta(seconds=seconds),
-        user=user,
-        impersonated=None,
-        agent="",
-        verb=verb,
-        resource=resource.partition("/")[0],
-        subresource=resource.partition("/")[2],
-        namespace="ns",
-        name=name,
-        code=200,
-        answer=answer,
-    )
+def write(seconds: float, user: str, verb: str, what: str, name: str, **answer: Any) -> Write:
+    resource, _, subresource = what.partition("/")
+    at = START + timedelta(seconds=seconds)
+    return Write(at, user, None, verb, resource, subresource, "ns", name, 200, **answer)
 
 
 def scale(seconds: float, replicas: int) -> Write:
-    resource = "virtualmachineinstancereplicasets/scale"
-    return write(seconds, AUTOSCALER, "update", resource, "vmirs", spec={"replicas": replicas})
+    return write(seconds, AUTOSCALER, "update", "virtualmachineinstancereplicasets/scale", "vmirs", replicas=replicas)
+
+
+def metrics(utilization: int | None) -> list[dict[str, Any]]:
+    memory = {"type": "Resource", "resource": {"name": "memory", "current": {"averageUtilization": 1}}}
+    current = {} if utilization is None else {"averageUtilization": utilization}
+    return [{"type": "External"}, memory, {"type": "Resource", "resource": {"name": "cpu", "current": current}}]
 
 
 def status(seconds: float, current: int, desired: int, utilization: int) -> Write:
-    metric = {"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": utilization}}}
-    said = {"currentReplicas": current, "desiredReplicas": desired, "currentMetrics": [metric]}
+    said = Status(currentReplicas=current, desiredReplicas=desired, currentMetrics=metrics(utilization))
     return write(seconds, AUTOSCALER, "update", "horizontalpodautoscalers/status", "hpa", status=said)
 
 
 def member(seconds: float, verb: str, name: str, owner: str = "vmirs") -> Write:
-    owners = [{"controller": True, "name": owner, "uid": "u"}]
-    resource = "virtualmachineinstances"
-    return write(seconds, VIRT_CONTROLLER, verb, resource, name, metadata={"ownerReferences": owners})
+    return write(seconds, VIRT_CONTROLLER, verb, "virtualmachineinstances", name, owner=Owner("u", owner, True))
 
 
 def test_decisions_have_their_reason_and_their_effect() -> None:
@@ -108,8 +109,9 @@ def test_decisions_have_their_reason_and_their_effect() -> None:
         member(20.3, "delete", "b"),
     ]
     out, back = observe_scale_decisions(writes, TARGET, SPEC)
+    assert out.at == START
     assert (out.before, out.after, out.utilization, out.followed, out.disagreement) == (1, 3, 198, True, "")
-    assert (back.at, back.before, back.after, back.followed, back.disagreement) == (
+    assert (back.at - out.at, back.before, back.after, back.followed, back.disagreement) == (
         timedelta(seconds=20),
         3,
         1,
@@ -141,3 +143,20 @@ def test_a_decision_without_a_reported_reason_disagrees() -> None:
     [decision] = observe_scale_decisions([scale(0, 3), status(1, 3, 3, 70)][:1], TARGET, SPEC)
     assert decision.utilization is None
     assert decision.disagreement
+
+
+@given(st.none() | st.integers(0, 500))
+def test_the_utilization_is_the_cpus_whatever_stands_beside_it(utilization: int | None) -> None:
+    assert current_utilization(metrics(utilization)) == utilization
+
+
+@pytest.mark.parametrize("silence", [None, [], metrics(None)[:2]])
+def test_an_autoscaler_without_figures_has_no_utilization(silence: list[dict[str, Any]] | None) -> None:
+    assert current_utilization(silence) is None
+
+
+def test_an_autoscaler_of_something_else_is_named() -> None:
+    assert target_utilization(SPEC) == 70
+    for silence in ([], [{"type": "External"}]):
+        with pytest.raises(VirtflowError, match="of vmirs has no metric of CPU"):
+            target_utilization({"metrics": silence, "scaleTargetRef": {"name": "vmirs"}})

@@ -1,7 +1,7 @@
 """Activities that note their calls instead of touching a world."""
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
@@ -31,6 +31,7 @@ __all__ = ["ORDER", "TENANT", "World", "refused"]
 
 ORDER = TenantOrder("tenant-a", "tenant-a-1", {"virtflow.io/run": "r"})
 TENANT = Tenant("tenant-a", "tenant-a-1", "tenant-a-user")
+START = datetime(2026, 11, 23, 10, tzinfo=UTC)
 STRETCH = LoadStretch(100, 0, timedelta(milliseconds=50), timedelta(milliseconds=60), timedelta(milliseconds=70))
 
 
@@ -94,7 +95,7 @@ class World:
     async def observe_create_sequence(self, evidence: CreateEvidence) -> list[ObservedArrow]:
         assert evidence == CreateEvidence(VirtualMachineRef("tenant-a-1", "vm", "u1"), "id", TENANT)
         self.calls.append("observe_create_sequence")
-        return [ObservedArrow(4, "create VirtualMachine", "gateway", observed=True, after=timedelta())]
+        return [ObservedArrow(4, "create VirtualMachine", "gateway", observed=True, after=timedelta(), at=START)]
 
     @activity.defn
     async def list_names(self, _namespace: str) -> list[str]:
@@ -139,7 +140,7 @@ class World:
     @activity.defn
     async def observe_scale_decisions(self, _target: ReplicaSetRef) -> list[ScaleDecision]:
         self.calls.append("observe_scale_decisions")
-        return [ScaleDecision(timedelta(), 1, 4, 200, 70, followed=True)]
+        return [ScaleDecision(START, 1, 4, 200, 70, followed=True)]
 
     @property
     def activities(self) -> tuple[object, ...]:

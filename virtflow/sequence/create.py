@@ -5,8 +5,8 @@ bears virt-api's mark: one request id runs through all four. Arrow 4 is the answ
 its uid on owner references lead the way. Arrows 5, 7 and 9 are a watch's delivery or a process's start: the
 next write of their actor is their proof.
 
-The order is the audit log's, so it is one clock's. The access record has another's, and is written at the
-request's end: that it is there counts, not when.
+The order is that of arrival at the kube-apiserver, so it is one clock's (`records.py` says why not the log's own).
+The access record has another's, and is written at the request's end: that it is there counts, not when.
 """
 
 import json
@@ -16,10 +16,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from clusters.gateway import ACCESS_REVIEW_SUFFIX, TOKEN_REVIEW_SUFFIX
-from virtflow.sequence.audit import Write
+from virtflow.sequence.audit import AccessRecord, Write
 from workflows.models import CreateEvidence, ObservedArrow, Tenant
 
-__all__ = ["MACHINE", "REQUEST", "audit_ids", "observe_arrows", "observe_request_and_create"]
+__all__ = ["ACTORS", "MACHINE", "REQUEST", "audit_ids", "observe_arrows", "observe_request_and_create"]
 
 GATEWAY = "system:serviceaccount:virtflow-system:iam-gateway"
 VIRT_CONTROLLER = "system:serviceaccount:kubevirt:kubevirt-controller"
@@ -28,7 +28,6 @@ SCHEDULER = "system:kube-scheduler"
 KUBELET = "system:kwok-controller"
 MUTATOR = ("virt-api-mutator", "virtualmachines-mutator.kubevirt.io")
 """virt-api's configuration and webhook, as the kube-apiserver notes them in the event of what they admitted."""
-MUTATION = "mutation.webhook.admission.k8s.io/"
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ def audit_ids(request_id: str) -> tuple[str, str, str]:
 
 
 def observe_request_and_create(
-    evidence: CreateEvidence, records: Sequence[dict[str, Any]], writes: Sequence[Write]
+    evidence: CreateEvidence, records: Sequence[AccessRecord], writes: Sequence[Write]
 ) -> list[ObservedArrow]:
     """Arrows 1 to 11. `records` are the access log's of the request, `writes` those that `audit_ids` let in too."""
     machine, user = evidence.machine, _username(evidence.tenant)
@@ -85,7 +84,9 @@ def observe_arrows(arrows: Sequence[Arrow], writes: Sequence[Write], known: dict
         write, position = writes[found], found
         first = first or write.at
         known |= arrow.ties(write)
-        observed.append(ObservedArrow(arrow.number, arrow.title, arrow.actor, observed=True, after=write.at - first))
+        observed.append(
+            ObservedArrow(arrow.number, arrow.title, arrow.actor, observed=True, after=write.at - first, at=write.at)
+        )
     return observed
 
 
@@ -93,17 +94,16 @@ def _username(tenant: Tenant) -> str:
     return f"system:serviceaccount:{tenant.namespace}:{tenant.user}"
 
 
-def _is_record(record: dict[str, Any], evidence: CreateEvidence) -> bool:
-    expected = {
-        "request_id": evidence.request_id,
-        "user": _username(evidence.tenant),
-        "tenant": evidence.tenant.namespace,
-        "namespace": evidence.machine.namespace,
-        "verb": "create",
-        "code": 201,
-        "verdict": "allowed",
-    }
-    return expected.items() <= record.items()
+def _is_record(record: AccessRecord, evidence: CreateEvidence) -> bool:
+    return record == AccessRecord(
+        request_id=evidence.request_id,
+        user=_username(evidence.tenant),
+        tenant=evidence.tenant.namespace,
+        namespace=evidence.machine.namespace,
+        verb="create",
+        code=201,
+        verdict="allowed",
+    )
 
 
 def _reviews_token(write: Write, known: dict[str, Any]) -> bool:
@@ -125,7 +125,7 @@ def _stores(write: Write, known: dict[str, Any]) -> bool:
 
 
 def _is_mutated_by_virt_api(write: Write) -> bool:
-    notes = (json.loads(text) for key, text in write.annotations.items() if key.startswith(MUTATION))
+    notes = (json.loads(note) for note in write.mutations)
     return any((note.get("configuration"), note.get("webhook")) == MUTATOR for note in notes)
 
 
@@ -134,18 +134,17 @@ def _creates_vm(write: Write, known: dict[str, Any]) -> bool:
         write.verb == "create"
         and write.resource == "virtualmachines"
         and write.impersonated is not None
-        and _uid(write) == known["vm"]
+        and write.uid == known["vm"]
     )
 
 
 def _creates_vmi(write: Write, known: dict[str, Any]) -> bool:
-    return write.verb == "create" and write.resource == "virtualmachineinstances" and _owner(write) == known["vm"]
+    return write.verb == "create" and write.resource == "virtualmachineinstances" and _is_owned(write, known["vm"])
 
 
 def _creates_pod(write: Write, known: dict[str, Any]) -> bool:
-    return (
-        write.verb == "create" and write.resource == "pods" and not write.subresource and _owned(write, known, "vmi")
-    )
+    is_pod = write.resource == "pods" and not write.subresource
+    return write.verb == "create" and is_pod and _is_owned(write, known.get("vmi"))
 
 
 def _binds_pod(write: Write, known: dict[str, Any]) -> bool:
@@ -153,35 +152,21 @@ def _binds_pod(write: Write, known: dict[str, Any]) -> bool:
 
 
 def _starts_pod(write: Write, known: dict[str, Any]) -> bool:
-    return write.resource == "pods" and write.name == known.get("pod") and _phase(write) == "Running"
+    return write.resource == "pods" and write.name == known.get("pod") and write.status.phase == "Running"
 
 
 def _runs_vmi(write: Write, known: dict[str, Any]) -> bool:
-    is_instance = write.resource == "virtualmachineinstances" and "vmi" in known and _uid(write) == known["vmi"]
-    return is_instance and _phase(write) == "Running"
+    is_instance = write.resource == "virtualmachineinstances" and "vmi" in known and write.uid == known["vmi"]
+    return is_instance and write.status.phase == "Running"
 
 
 def _reports_vm(write: Write, known: dict[str, Any]) -> bool:
-    status = write.answer.get("status", {})
-    is_machine = write.resource == "virtualmachines" and _uid(write) == known["vm"]
-    return is_machine and status.get("printableStatus") == "Running" and bool(status.get("ready"))
+    is_machine = write.resource == "virtualmachines" and write.uid == known["vm"]
+    return is_machine and write.status.printableStatus == "Running" and write.status.ready
 
 
-def _uid(write: Write) -> Any:
-    return write.answer.get("metadata", {}).get("uid")
-
-
-def _owner(write: Write) -> Any:
-    owners = write.answer.get("metadata", {}).get("ownerReferences", [])
-    return next((owner["uid"] for owner in owners if owner.get("controller")), None)
-
-
-def _owned(write: Write, known: dict[str, Any], owner: str) -> bool:
-    return owner in known and _owner(write) == known[owner]
-
-
-def _phase(write: Write) -> Any:
-    return write.answer.get("status", {}).get("phase")
+def _is_owned(write: Write, uid: str | None) -> bool:
+    return write.owner is not None and write.owner.uid == uid
 
 
 REQUEST = (
@@ -191,10 +176,12 @@ REQUEST = (
     Arrow(4, "create VirtualMachine", GATEWAY, _stores),
 )
 MACHINE = (
-    Arrow(6, "create VMI", VIRT_CONTROLLER, _creates_vmi, lambda write: {"vmi": _uid(write)}),
+    Arrow(6, "create VMI", VIRT_CONTROLLER, _creates_vmi, lambda write: {"vmi": write.uid}),
     Arrow(6, "create virt-launcher Pod", VIRT_CONTROLLER, _creates_pod, lambda write: {"pod": write.name}),
     Arrow(8, "bind Pod", SCHEDULER, _binds_pod),
     Arrow(9, "Pod Running", KUBELET, _starts_pod),
     Arrow(10, "VMI Running", VIRT_HANDLER, _runs_vmi),
     Arrow(11, "VM Running and ready", VIRT_CONTROLLER, _reports_vm),
 )
+ACTORS = frozenset(arrow.actor for arrow in (*REQUEST, *MACHINE))
+"""Nobody else's writes prove anything."""

@@ -8,15 +8,27 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from virtflow.sequence.audit import Write
+from virtflow.errors import VirtflowError
+from virtflow.sequence.audit import NO_STATUS, Status, Write
 from workflows.models import ReplicaSetRef, ScaleDecision
 
-__all__ = ["TOLERANCE", "disagreement", "observe_scale_decisions"]
+__all__ = [
+    "ACTORS",
+    "TOLERANCE",
+    "current_utilization",
+    "disagreement",
+    "observe_scale_decisions",
+    "target_utilization",
+]
 
 AUTOSCALER = "system:serviceaccount:kube-system:horizontal-pod-autoscaler"
 VIRT_CONTROLLER = "system:serviceaccount:kubevirt:kubevirt-controller"
+ACTORS = frozenset({AUTOSCALER, VIRT_CONTROLLER})
+"""Nobody else's writes prove anything."""
 TOLERANCE = 0.1
 """kube-controller-manager's --horizontal-pod-autoscaler-tolerance: within it the autoscaler does nothing."""
+
+Metrics = Sequence[dict[str, Any]] | None
 
 # The HPA's default scale-up policies: per 15 s, the larger of four pods and doubling.
 PODS_A_PERIOD, PERCENT_A_PERIOD = 4, 100
@@ -25,23 +37,26 @@ PODS_A_PERIOD, PERCENT_A_PERIOD = 4, 100
 def observe_scale_decisions(
     writes: Sequence[Write], target: ReplicaSetRef, spec: dict[str, Any]
 ) -> list[ScaleDecision]:
-    """The autoscaler's decisions on one replica set, in order. `spec` is the HorizontalPodAutoscaler's."""
+    """The autoscaler's decisions on one replica set, in order. `spec` is the HorizontalPodAutoscaler's.
+
+    Raises VirtflowError if that has no metric of CPU utilization.
+    """
     scales = [
         (index, write)
         for index, write in enumerate(writes)
         if write.user == AUTOSCALER and write.subresource == "scale" and write.name == target.name
     ]
     limit = int(spec["maxReplicas"]), int(spec.get("minReplicas", 1))
-    wanted = _target_of(spec)
+    wanted = target_utilization(spec)
     decisions = []
     for number, (index, write) in enumerate(scales):
         end = scales[number + 1][0] if number + 1 < len(scales) else len(writes)
-        after = int(write.answer["spec"]["replicas"])
+        after = write.replicas or 0
         reason = _status_after(writes[index + 1 : end], target, after)
-        before, utilization = _seen(reason)
+        before, utilization = reason.currentReplicas, current_utilization(reason.currentMetrics)
         decisions.append(
             ScaleDecision(
-                at=write.at - scales[0][1].at,
+                at=write.at,
                 before=before,
                 after=after,
                 utilization=utilization,
@@ -77,28 +92,41 @@ def disagreement(before: int, after: int, utilization: int | None, target: int, 
     return f"{after} is less than the {least} that {utilization} % needs" if after < least else ""
 
 
-def _target_of(spec: dict[str, Any]) -> int:
+def current_utilization(metrics: Metrics) -> int | None:
+    """Percent of the CPU request over all replicas, out of an autoscaler's status.currentMetrics.
+
+    None while the autoscaler has no figures (`<unknown>`).
+    """
+    cpu = _cpu(metrics)
+    value = cpu["current"].get("averageUtilization") if cpu else None
+    return None if value is None else int(value)
+
+
+def target_utilization(spec: dict[str, Any]) -> int:
+    """Percent of the CPU request that a HorizontalPodAutoscaler is to keep. Raises VirtflowError if it has none."""
+    cpu = _cpu(spec.get("metrics"))
+    if cpu is None:
+        raise VirtflowError(
+            f"The HorizontalPodAutoscaler of {spec['scaleTargetRef']['name']} has no metric of CPU utilization, the "
+            f"one that load drives here. Give it one: type Resource, resource cpu, target averageUtilization."
+        )
+    return int(cpu["target"]["averageUtilization"])
+
+
+def _cpu(metrics: Metrics) -> dict[str, Any] | None:
     return next(
-        int(metric["resource"]["target"]["averageUtilization"])
-        for metric in spec["metrics"]
-        if metric["type"] == "Resource" and metric["resource"]["name"] == "cpu"
+        (
+            metric["resource"]
+            for metric in metrics or ()
+            if metric.get("type") == "Resource" and metric["resource"]["name"] == "cpu"
+        ),
+        None,
     )
 
 
-def _status_after(writes: Sequence[Write], target: ReplicaSetRef, desired: int) -> dict[str, Any]:
-    for write in writes:
-        if write.user == AUTOSCALER and write.name == target.autoscaler:
-            status: dict[str, Any] = write.answer.get("status", {})
-            if status.get("desiredReplicas") == desired:
-                return status
-    return {}
-
-
-def _seen(status: dict[str, Any]) -> tuple[int, int | None]:
-    for metric in status.get("currentMetrics") or []:
-        if metric.get("type") == "Resource" and metric["resource"]["name"] == "cpu":
-            return int(status["currentReplicas"]), metric["resource"]["current"].get("averageUtilization")
-    return int(status.get("currentReplicas", 0)), None
+def _status_after(writes: Sequence[Write], target: ReplicaSetRef, desired: int) -> Status:
+    reports = (write.status for write in writes if write.user == AUTOSCALER and write.name == target.autoscaler)
+    return next((status for status in reports if status.desiredReplicas == desired), NO_STATUS)
 
 
 def _changes(writes: Sequence[Write], target: ReplicaSetRef, *, grow: bool) -> int:
@@ -117,5 +145,4 @@ def _changes(writes: Sequence[Write], target: ReplicaSetRef, *, grow: bool) -> i
 
 
 def _is_member(write: Write, target: ReplicaSetRef) -> bool:
-    owners = write.answer.get("metadata", {}).get("ownerReferences", [])
-    return any(owner.get("controller") and owner["name"] == target.name for owner in owners)
+    return write.owner is not None and write.owner.name == target.name

@@ -1,0 +1,116 @@
+"""A log that grows, is rotated, and whose writer may be killed: its lines, each once, in the order of writing.
+
+The rotation is lumberjack's, which kube-apiserver uses: the full file is closed, renamed to NAME-<time>.log, and
+a new one is made under the old name. Nobody writes to a renamed file, and the times sort. So a file that is not
+the log any more is read to its end and followed by the next in that order, and a reader that starts anew starts
+with the oldest there is.
+
+A writer that was killed leaves half a line, and the next one writes on behind it, in the same line.
+`whole_records` says what is in such a line.
+"""
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+__all__ = ["Tail", "whole_records"]
+
+ROTATED = "{stem}-????-??-??T??-??-??.???{suffix}"
+BUFFER = 1 << 18
+
+
+class Tail:
+    """Keeps the file it reads open: so its inode, which tells it from its successors, is not used again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: BinaryIO | None = None
+        self._next: BinaryIO | None = None
+        self._begun = b""
+
+    def next_line(self) -> bytes | None:
+        """The next line, or None at the end there is now. A log that is not there yet is empty.
+
+        A line without its end is left alone as long as somebody may write on; in a file that was rotated nobody
+        will, and it is returned as it is.
+        """
+        while True:
+            self._begun += self._file.readline() if self._file else b""
+            if self._begun.endswith(b"\n"):
+                return self._take()
+            if self._next:
+                # It was there before our last look into this file, which therefore found the very end.
+                self._switch()
+                if self._begun:
+                    return self._take()
+            else:
+                self._next = self._successor()
+                if not self._next:
+                    return None
+
+    @property
+    def position(self) -> int:
+        """Bytes read of the present file."""
+        return self._file.tell() if self._file else 0
+
+    def close(self) -> None:
+        for file in (self._file, self._next):
+            if file:
+                file.close()
+
+    def _take(self) -> bytes:
+        line, self._begun = self._begun, b""
+        return line
+
+    def _switch(self) -> None:
+        if self._file:
+            self._file.close()
+        self._file, self._next = self._next, None
+
+    def _successor(self) -> BinaryIO | None:
+        own = _identity(self._file.fileno()) if self._file else None
+        # Opened before the others are listed: renamed in between, it is among them.
+        newest = _open(self._path, but=own)
+        if not newest:
+            return None
+        rotated = sorted(self._path.parent.glob(ROTATED.format(stem=self._path.stem, suffix=self._path.suffix)))
+        after_own = next((number for number, path in enumerate(rotated, 1) if _identity(path) == own), 0)
+        if after_own == len(rotated) or (own and not after_own):
+            return newest
+        newest.close()
+        return rotated[after_own].open("rb", buffering=BUFFER)
+
+
+def _open(path: Path, but: tuple[int, int] | None) -> BinaryIO | None:
+    try:
+        if _identity(path) == but:
+            return None
+        return path.open("rb", buffering=BUFFER)
+    except FileNotFoundError:
+        return None
+
+
+def _identity(file: Path | int) -> tuple[int, int]:
+    found = os.stat(file)  # noqa: PTH116 - of an open file too
+    return found.st_dev, found.st_ino
+
+
+def whole_records(line: bytes, start: bytes) -> list[bytes]:
+    """The JSON records in a line that is not one: whatever begins with `start` and is whole.
+
+    Behind one comes another's brace, or nothing: behind a record within a record's body come other things.
+    """
+    text, head = line.decode(errors="replace").rstrip("\n"), start.decode()
+    decoder, records = json.JSONDecoder(), []
+    place = text.find(head)
+    while place >= 0:
+        end = place + 1
+        with contextlib.suppress(ValueError):
+            _, after = decoder.raw_decode(text, place)
+            if after == len(text) or text[after] == "{":
+                records.append(text[place:after].encode())
+                end = after
+        place = text.find(head, end)
+    return records
