@@ -24,10 +24,11 @@ from virtflow.temporal import TASK_QUEUE, connect
 from workflows.autoscale import AutoscaleUnderLoad
 from workflows.create_vm import CreateVirtualMachine
 from workflows.scenario import Scenario
+from workflows.tenant_journey import TenantJourney
 
 __all__ = ["WORKFLOWS", "main"]
 
-WORKFLOWS = [AutoscaleUnderLoad, CreateVirtualMachine, Scenario]
+WORKFLOWS = [AutoscaleUnderLoad, CreateVirtualMachine, Scenario, TenantJourney]
 WATCHED = (NAMESPACES, SERVICE_ACCOUNTS, VMS, VMIS, VMIRS, HPAS)
 
 
