@@ -26,6 +26,7 @@ class AutoscaleUnderLoad:
     @workflow.run
     async def run(self, order: AutoscaleOrder) -> Autoscaled:
         spec = await workflow.execute_activity_method(Autoscaling.read_autoscaler, order.target, **QUICK)
+        stop_if_cancelled()
         at_minimum = ReplicasWait(order.target, spec.minimum, order.scaled_in_within)
         before = await workflow.execute_activity_method(
             Autoscaling.await_replicas, at_minimum, **waiting(at_minimum.within)

@@ -61,7 +61,7 @@ class World:
 
     async def _act(self, call: str, name: str = "") -> None:
         self.calls.append(call)
-        name = name or call.split()[0]
+        name = name or call.partition(" ")[0]
         if name == self.fails:
             raise refused(f"{name} is refused")
         if name == self.is_deaf:
