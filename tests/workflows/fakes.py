@@ -66,7 +66,7 @@ class World:
             raise refused(f"{name} is refused")
         if name == self.is_deaf:
             self.reached.set()
-            await self._until(self.may_end)
+            await self.may_end.wait()
         if name == self.hangs:
             self.reached.set()
             try:
@@ -77,8 +77,7 @@ class World:
 
     async def _until(self, event: asyncio.Event) -> None:
         while not event.is_set():
-            if not self.is_deaf:
-                activity.heartbeat()
+            activity.heartbeat()
             await asyncio.sleep(0.05)
 
     @activity.defn
