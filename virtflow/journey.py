@@ -205,7 +205,7 @@ async def _cancel(temporal: Client, orders: dict[str, JourneyOrder]) -> None:
                 journeys = await asyncio.gather(*(_end_of(handle, tenant) for tenant, handle in handles.items()))
         except TimeoutError:
             raise VirtflowError(
-                f"Not every journey was undone within {UNDONE_LIMIT}. They go on; `virtflow logs worker` says how far."
+                f"Not every journey was undone within {UNDONE_LIMIT}. They go on by themselves."
             ) from None
     left = [journey for journey in journeys if journey.left]
     console.print(failures_of(left) if left else "Everything the journeys made is gone.")

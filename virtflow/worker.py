@@ -31,6 +31,12 @@ __all__ = ["WORKFLOWS", "main"]
 WORKFLOWS = [AutoscaleUnderLoad, CreateVirtualMachine, Scenario, TenantJourney]
 WATCHED = (NAMESPACES, SERVICE_ACCOUNTS, VMS, VMIS, VMIRS, HPAS)
 
+MAX_ACTIVITIES = 2000
+"""A wait holds its slot for as long as it takes, and costs no more than an event in memory: with the default of 100,
+a hundred tenants that wait would keep every quick request, and every clean-up, from its turn."""
+MAX_CACHED_WORKFLOWS = 4000
+"""A journey and its child each. One that is dropped from the cache is replayed from its start at its next step."""
+
 
 async def run(endpoints_file: Path) -> None:
     """Work until SIGTERM or SIGINT; then let running activities finish or be cancelled, and leave."""
@@ -72,6 +78,8 @@ async def run(endpoints_file: Path) -> None:
             # Else an error that is none of Temporal's own retries the workflow's task for ever.
             workflow_failure_exception_types=[Exception],
             max_heartbeat_throttle_interval=HEARTBEAT_EVERY,
+            max_concurrent_activities=MAX_ACTIVITIES,
+            max_cached_workflows=MAX_CACHED_WORKFLOWS,
         )
         await stack.enter_async_context(worker)
         logging.getLogger(__name__).info("working on %s for cluster %s", TASK_QUEUE, endpoints.name)
