@@ -8,7 +8,7 @@ from temporalio import activity
 from activities.errors import gave_up, refusals_are_final
 from activities.heartbeat import heartbeating
 from clusters.gateway import tenant_binding
-from virtflow.kube import Informer, KubeClient, KubeError, Object
+from virtflow.kube import Informer, KubeClient, Object
 from virtflow.kube.resources import NAMESPACES, ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS, VMIRS, VMIS, VMS
 from workflows.models import Tenant, TenantOrder
 
@@ -43,9 +43,12 @@ class Tenants:
 
         with refusals_are_final():
             await self._kube.apply(NAMESPACES, named(namespace))
-            await self._kube.apply(SERVICE_ACCOUNTS, named(user), namespace)
-            await self._kube.apply(ROLES, {**named(role), "rules": rules}, namespace)
-            await self._kube.apply(ROLE_BINDINGS, tenant_binding(order.labels), namespace)
+            await asyncio.gather(
+                self._kube.apply(SERVICE_ACCOUNTS, named(user), namespace),
+                self._kube.apply(ROLES, {**named(role), "rules": rules}, namespace),
+                self._kube.apply(ROLE_BINDINGS, tenant_binding(order.labels), namespace),
+            )
+            # Last: the tenant's own right is what lets it in, and all that it leads to must be there by then.
             await self._kube.apply(ROLE_BINDINGS, {**named(f"{order.name}-binding"), **binding}, namespace)
         # Pods made before the namespace's default account is there are refused.
         try:
@@ -64,27 +67,22 @@ class Tenants:
         """Delete the namespace with all that is in it, and wait until it is gone."""
         async with heartbeating():
             with refusals_are_final():
+                deleted = await self._kube.delete(NAMESPACES, order.namespace)
+                if deleted is None:
+                    return
                 # Kubernetes lets five seconds pass before it looks into a namespace that is deleted, and as many
-                # again if something in there is still on its way out: so the machines are sent ahead.
-                for resource in (VMIRS, VMS, VMIS):
-                    await self._kube.delete_all(resource, order.namespace)
-                await self._kube.delete(NAMESPACES, order.namespace)
+                # again if something in there is still on its way out: so the machines are sent ahead meanwhile.
+                # Nothing can be made in there any more, so no controller puts back what another kind's deletion took.
+                await asyncio.gather(
+                    *(self._kube.delete_all(resource, order.namespace) for resource in (VMIRS, VMS, VMIS))
+                )
+            # The copy may lag and not have the namespace at all yet: it must not pass for one that is gone.
+            self._namespaces.observe(deleted)
             try:
                 async with asyncio.timeout(GONE_LIMIT.total_seconds()):
-                    while await self._is_there(order.namespace):
-                        await self._namespaces.wait_for("", order.namespace, lambda namespace: namespace is None)
+                    await self._namespaces.wait_for("", order.namespace, lambda namespace: namespace is None)
             except TimeoutError:
                 raise gave_up(self._why_still_there(order.namespace)) from None
-
-    async def _is_there(self, namespace: str) -> bool:
-        """As the server says: a copy that lags may not have seen the namespace at all."""
-        try:
-            self._namespaces.observe(await self._kube.get(NAMESPACES, namespace))
-        except KubeError as error:
-            if error.code == 404:
-                return False
-            raise
-        return True
 
     def _why_still_there(self, name: str) -> str:
         namespace = self._namespaces.get("", name) or {}

@@ -20,8 +20,9 @@ from virtflow.errors import VirtflowError
 from virtflow.kube import Informer, KubeClient
 from virtflow.kube.resources import HPAS, VMIRS
 from virtflow.sequence.scale import current_utilization
-from virtflow.temporal import TASK_QUEUE, connect, root_cause
+from virtflow.temporal import TASK_QUEUE, connect
 from virtflow.terminal import console, phase
+from workflows.failures import root_cause
 from workflows.models import LoadOrder, ReplicaSetOrder, ReplicaSetRef, ScenarioOrder, TenantOrder
 from workflows.scenario import Scenario
 

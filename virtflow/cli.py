@@ -1,4 +1,4 @@
-"""The command line: `virtflow up | status | logs | down | e2e | load`."""
+"""The command line: `virtflow up | status | logs | down | e2e | load | journey`."""
 
 import logging
 import os
@@ -103,6 +103,18 @@ def load(
 
     cluster = LocalCluster(_settings())
     asyncio.run(apply_load(cluster.endpoints(), cluster.folder / "load", users, timedelta(seconds=duration)))
+
+
+@app.command()
+def journey(
+    tenants: Annotated[int, typer.Option(min=1, help="Tenants that go their way at the same time.")] = 1,
+    load: Annotated[bool, typer.Option(help="Also a replica set for each, scaled by load.")] = True,
+    users: Annotated[int, typer.Option(min=1, help="Users of each tenant's load, a request a second each.")] = 28,
+) -> None:
+    """Let tenants go through the whole diagram, and show how long each phase took."""
+    from virtflow.journey import run_journeys
+
+    raise typer.Exit(run_journeys(_settings(), tenants=tenants, users=users if load else None))
 
 
 def _settings() -> Settings:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import aiohttp
 from temporalio.worker import Worker
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 
 from activities.autoscaling import Autoscaling
 from activities.evidence import Evidence
@@ -25,11 +26,25 @@ from virtflow.temporal import TASK_QUEUE, connect
 from workflows.autoscale import AutoscaleUnderLoad
 from workflows.create_vm import CreateVirtualMachine
 from workflows.scenario import Scenario
+from workflows.tenant_journey import TenantJourney
 
-__all__ = ["WORKFLOWS", "main"]
+__all__ = ["SANDBOX", "WORKFLOWS", "main"]
 
-WORKFLOWS = [AutoscaleUnderLoad, CreateVirtualMachine, Scenario]
+WORKFLOWS = [AutoscaleUnderLoad, CreateVirtualMachine, Scenario, TenantJourney]
 WATCHED = (NAMESPACES, SERVICE_ACCOUNTS, VMS, VMIS, VMIRS, HPAS)
+
+# Each workflow imports its modules anew, which takes the CPU longer than all its steps do. What is plain data or has
+# no state of its own is imported once; the workflows themselves stay where a clock or a random number is refused.
+SANDBOX = SandboxedWorkflowRunner(
+    restrictions=SandboxRestrictions.default.with_passthrough_modules(
+        "workflows.failures", "workflows.models", "workflows.options", "workflows.saga"
+    )
+)
+MAX_ACTIVITIES = 2000
+"""A wait holds its slot for as long as it takes, and costs no more than an event in memory: with the default of 100,
+a hundred tenants that wait would keep every quick request, and every clean-up, from its turn."""
+MAX_CACHED_WORKFLOWS = 4000
+"""A journey and its child each. One that is dropped from the cache is replayed from its start at its next step."""
 
 
 async def run(endpoints_file: Path) -> None:
@@ -55,6 +70,7 @@ async def run(endpoints_file: Path) -> None:
             await connect(endpoints),
             task_queue=TASK_QUEUE,
             workflows=WORKFLOWS,
+            workflow_runner=SANDBOX,
             activities=[
                 tenants.create_tenant,
                 tenants.delete_tenant,
@@ -73,6 +89,8 @@ async def run(endpoints_file: Path) -> None:
             # Else an error that is none of Temporal's own retries the workflow's task for ever.
             workflow_failure_exception_types=[Exception],
             max_heartbeat_throttle_interval=HEARTBEAT_EVERY,
+            max_concurrent_activities=MAX_ACTIVITIES,
+            max_cached_workflows=MAX_CACHED_WORKFLOWS,
         )
         await stack.enter_async_context(worker)
         logging.getLogger(__name__).info("working on %s for cluster %s", TASK_QUEUE, endpoints.name)

@@ -1,6 +1,7 @@
 """Arrows 12 to 15, out and in: load makes a replica set of virtual machines grow, its end makes it shrink."""
 
 import asyncio
+from datetime import datetime
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
@@ -10,8 +11,10 @@ with workflow.unsafe.imports_passed_through():
     from activities.evidence import Evidence
     from activities.load import Load
 
+from workflows.failures import halfway_at
 from workflows.models import Autoscaled, AutoscaleOrder, LoadOutcome, LoadRun, ReplicasWait, ScaleState, SettleWait
 from workflows.options import QUICK, READ, loading, waiting
+from workflows.saga import stop_if_cancelled
 
 __all__ = ["AutoscaleUnderLoad"]
 
@@ -23,21 +26,24 @@ class AutoscaleUnderLoad:
     @workflow.run
     async def run(self, order: AutoscaleOrder) -> Autoscaled:
         spec = await workflow.execute_activity_method(Autoscaling.read_autoscaler, order.target, **QUICK)
+        stop_if_cancelled()
         at_minimum = ReplicasWait(order.target, spec.minimum, order.scaled_in_within)
         before = await workflow.execute_activity_method(
             Autoscaling.await_replicas, at_minimum, **waiting(at_minimum.within)
         )
+        stop_if_cancelled()
 
         # 12-15, out
-        settled, outcome = await self._settle_under_load(order, before.replicas)
+        settled, settled_at, outcome = await self._settle_under_load(order, before.replicas)
 
-        # 12-15, in
-        after = await workflow.execute_activity_method(
-            Autoscaling.await_replicas, at_minimum, **waiting(at_minimum.within)
-        )
+        with halfway_at(settled_at):
+            # 12-15, in
+            after = await workflow.execute_activity_method(
+                Autoscaling.await_replicas, at_minimum, **waiting(at_minimum.within)
+            )
 
-        # and the proof of each decision
-        decisions = await workflow.execute_activity_method(Evidence.observe_scale_decisions, order.target, **READ)
+            # and the proof of each decision
+            decisions = await workflow.execute_activity_method(Evidence.observe_scale_decisions, order.target, **READ)
         return Autoscaled(
             before,
             settled,
@@ -47,9 +53,12 @@ class AutoscaleUnderLoad:
             spec.target_utilization,
             outcome,
             decisions,
+            settled_at,
         )
 
-    async def _settle_under_load(self, order: AutoscaleOrder, before: int) -> tuple[ScaleState, LoadOutcome]:
+    async def _settle_under_load(
+        self, order: AutoscaleOrder, before: int
+    ) -> tuple[ScaleState, datetime, LoadOutcome]:
         run = LoadRun(workflow.info().workflow_id, order.load)
         load = workflow.start_activity_method(Load.run, run, **loading(order.load.ramp + order.load.hold))
         settling = workflow.start_activity_method(
@@ -66,10 +75,11 @@ class AutoscaleUnderLoad:
                     type="LoadTooShort",
                     non_retryable=True,
                 )
-            settled = await settling
+            settled, settled_at = await settling, workflow.now()
         finally:
             settling.cancel()
+            await workflow.wait([settling])
             # Also after a failure: load that nobody waits for would fall on the next scenario.
             await workflow.execute_activity_method(Load.stop, run, **QUICK)
             outcome = await load
-        return settled, outcome
+        return settled, settled_at, outcome

@@ -7,6 +7,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.gateway import Gateway
     from activities.virtual_machines import VirtualMachines
 
+from workflows.failures import halfway_at
 from workflows.models import (
     CreateEvidence,
     GatewayRequest,
@@ -17,6 +18,7 @@ from workflows.models import (
     VirtualMachineWait,
 )
 from workflows.options import QUICK, READ, waiting
+from workflows.saga import stop_if_cancelled
 
 __all__ = ["CreateVirtualMachine"]
 
@@ -35,18 +37,22 @@ class CreateVirtualMachine:
         )
         if answer.code != 201:
             return VirtualMachineCreated(answer)
+        stop_if_cancelled()
+        accepted_at = workflow.now()
         meta = answer.body["metadata"]
         machine = VirtualMachineRef(meta["namespace"], meta["name"], meta["uid"])
 
-        # 5-11: the controllers, the scheduler and the node make it run
-        state = await workflow.execute_activity_method(
-            VirtualMachines.await_running,
-            VirtualMachineWait(machine, order.running_within),
-            **waiting(order.running_within),
-        )
+        with halfway_at(accepted_at):
+            # 5-11: the controllers, the scheduler and the node make it run
+            state = await workflow.execute_activity_method(
+                VirtualMachines.await_running,
+                VirtualMachineWait(machine, order.running_within),
+                **waiting(order.running_within),
+            )
+            running_at = workflow.now()
 
-        # and the proof of each
-        arrows = await workflow.execute_activity_method(
-            Evidence.observe_create_sequence, CreateEvidence(machine, answer.request_id, order.tenant), **READ
-        )
-        return VirtualMachineCreated(answer, machine, state, arrows)
+            # and the proof of each
+            arrows = await workflow.execute_activity_method(
+                Evidence.observe_create_sequence, CreateEvidence(machine, answer.request_id, order.tenant), **READ
+            )
+        return VirtualMachineCreated(answer, machine, state, arrows, accepted_at, running_at)

@@ -1,11 +1,25 @@
-"""Undoing what a scenario did, last thing first."""
+"""Undoing what a workflow did, last thing first, whatever else happens: a cancellation above all.
 
-from collections.abc import Awaitable, Callable
+A cancellation reaches a workflow in the one place where it waits. Three things are easily lost there: a child
+that has only been asked for, an activity that finishes all the same, and the undoing itself.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
+from temporalio import workflow
 from temporalio.exceptions import ActivityError
+from temporalio.types import MethodAsyncSingleParam
 
-__all__ = ["Saga"]
+from workflows.failures import root_cause
+
+__all__ = ["Saga", "run_child", "stop_if_cancelled", "uninterrupted"]
+
+Workflow = TypeVar("Workflow")
+Order = TypeVar("Order")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -34,5 +48,47 @@ class Saga:
             try:
                 await compensation.undo()
             except ActivityError as error:
-                left.append(f"{compensation.title}: {error.cause or error}")
+                left.append(f"{compensation.title}: {root_cause(error)}")
         return left
+
+
+async def uninterrupted(work: Coroutine[Any, Any, Result]) -> Result:
+    """The work's result; cancelling whoever waits for it, once or again, neither ends the work nor the waiting."""
+    # A task of its own: a cancellation goes to the one that waits.
+    task = asyncio.create_task(work)
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            workflow.logger.warning("cancelled during what must not be interrupted, which goes on")
+    return task.result()
+
+
+async def run_child(run: MethodAsyncSingleParam[Workflow, Order, Result], order: Order, *, name: str) -> Result:
+    """Run a child whose id is `name` below this workflow's, to its end; cancelled, cancel it and wait for its end.
+
+    Cancelled before the server has started the child, the SDK would leave at once, and the child would begin to
+    make things beside their undoing.
+    """
+    child_id = f"{workflow.info().workflow_id}/{name}"
+    starting = asyncio.create_task(workflow.start_child_workflow(run, order, id=child_id))
+    cancelled = False
+    while not starting.done():
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            cancelled = True
+    child = starting.result()
+    if cancelled:
+        child.cancel()
+    return await child
+
+
+def stop_if_cancelled() -> None:
+    """Raise if this workflow was cancelled while an activity ran that finished all the same.
+
+    One that is too quick to hear of its cancellation returns its result as if there had been none, and the
+    workflow would go on to the next step.
+    """
+    if workflow.cancellation_reason() is not None:
+        raise asyncio.CancelledError

@@ -35,7 +35,7 @@ from workflows.models import (
     VirtualMachineOrder,
 )
 from workflows.options import CLEAN_UP, QUICK, READ, waiting
-from workflows.saga import Saga
+from workflows.saga import Saga, run_child, uninterrupted
 
 __all__ = ["Scenario"]
 
@@ -61,13 +61,7 @@ class Scenario:
         except asyncio.CancelledError:
             workflow.logger.info("cancelled, undoing")
         self._ended = True
-        # A task of its own: cancelling the workflow again cancels this method, and must not cancel the undoing.
-        undoing = asyncio.create_task(self._undo())
-        while True:
-            try:
-                return await asyncio.shield(undoing)
-            except asyncio.CancelledError:
-                workflow.logger.warning("cancelled while undoing, which goes on")
+        return await uninterrupted(self._undo())
 
     async def _undo(self) -> list[str]:
         # A step that is still running may be making the very thing that is to be undone.
@@ -116,8 +110,7 @@ class Scenario:
         """What it makes goes with the tenant's namespace."""
         with self._step():
             self._children += 1
-            child = f"{workflow.info().workflow_id}/create-{self._children}"
-            return await workflow.execute_child_workflow(CreateVirtualMachine.run, order, id=child)
+            return await run_child(CreateVirtualMachine.run, order, name=f"create-{self._children}")
 
     @workflow.update
     async def create_replica_set(self, order: ReplicaSetOrder) -> ReplicaSetRef:
@@ -131,8 +124,7 @@ class Scenario:
     async def autoscale_under_load(self, order: AutoscaleOrder) -> Autoscaled:
         with self._step():
             self._children += 1
-            child = f"{workflow.info().workflow_id}/autoscale-{self._children}"
-            return await workflow.execute_child_workflow(AutoscaleUnderLoad.run, order, id=child)
+            return await run_child(AutoscaleUnderLoad.run, order, name=f"autoscale-{self._children}")
 
     @workflow.update
     async def request_gateway(self, request: GatewayRequest) -> GatewayAnswer:

@@ -127,6 +127,10 @@ def programs(
                 "--ui-ip=127.0.0.1",
                 f"--ui-port={ports.temporal_ui}",
                 f"--db-filename={cluster.folder / 'temporal.db'}",
+                # What a process has written survives its death, which is what is promised here, also without
+                # waiting for the disk at every step: that is for a machine that loses its power.
+                "--sqlite-pragma=journal_mode=WAL",
+                "--sqlite-pragma=synchronous=OFF",
                 "--log-level=warn",
             ],
         ),

@@ -20,7 +20,8 @@ from temporalio.workflow import UpdateMethodMultiParam
 from clusters.endpoints import Endpoints
 from tests.e2e.report import Report
 from tests.e2e.steps import *  # noqa: F403  pytest-bdd finds steps by name in the conftest
-from virtflow.temporal import TASK_QUEUE, connect, root_cause
+from virtflow.temporal import TASK_QUEUE, connect
+from workflows.failures import root_cause
 from workflows.models import ScenarioOrder
 from workflows.options import IDLE_TIMEOUT
 from workflows.scenario import Scenario

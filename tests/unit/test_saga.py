@@ -1,12 +1,21 @@
-"""Saga order, whatever fails."""
+"""Saga order, whatever fails, and what a cancellation must not cut short."""
 
 import asyncio
+import logging
+from datetime import timedelta
+from types import SimpleNamespace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from temporalio.exceptions import ActivityError, RetryState
 
-from workflows.saga import Saga
+from workflows import saga
+from workflows.create_vm import CreateVirtualMachine
+from workflows.models import Tenant, VirtualMachineOrder
+from workflows.saga import Saga, run_child, uninterrupted
+
+ORDER = VirtualMachineOrder(Tenant("a", "a-1", "a-user"), "", {}, timedelta(minutes=1))
 
 
 def failure() -> ActivityError:
@@ -38,3 +47,73 @@ def test_everything_is_undone_once_in_reverse_whatever_fails(fails: list[bool]) 
     assert undone == list(reversed(range(len(fails))))
     assert [line.split(":")[0] for line in left] == [f"thing {n}" for n in reversed(range(len(fails))) if fails[n]]
     assert again == []
+
+
+class Server:
+    """Starts a child when it is told to, as a server does that has much to do; the child runs until cancelled."""
+
+    logger = logging.getLogger(__name__)
+
+    def __init__(self) -> None:
+        self.may_start = asyncio.Event()
+        self.child: asyncio.Task[None] | None = None
+        self.id = ""
+
+    def info(self) -> SimpleNamespace:
+        return SimpleNamespace(workflow_id="parent")
+
+    async def start_child_workflow(self, _run: object, _order: object, *, id: str) -> asyncio.Task[None]:  # noqa: A002
+        await self.may_start.wait()
+        self.id = id
+        self.child = asyncio.create_task(asyncio.Event().wait())  # type: ignore[arg-type]
+        return self.child
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Server:
+    """In place of the workflow that these functions are part of."""
+    server = Server()
+    monkeypatch.setattr(saga, "workflow", server)
+    return server
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("server")
+async def test_undoing_ends_however_often_it_is_cancelled() -> None:
+    may_end, left = asyncio.Event(), ["a namespace"]
+
+    async def undo() -> list[str]:
+        await may_end.wait()
+        return left
+
+    waiting = asyncio.create_task(uninterrupted(undo()))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        waiting.cancel()
+    may_end.set()
+    assert await waiting is left
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("server")
+async def test_what_is_cancelled_from_inside_does_not_wait_for_ever() -> None:
+    async def undo() -> None:
+        raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await uninterrupted(undo())
+
+
+@pytest.mark.anyio
+async def test_a_child_that_was_only_asked_for_is_awaited_and_cancelled(server: Server) -> None:
+    running = asyncio.create_task(run_child(CreateVirtualMachine.run, ORDER, name="create"))
+    await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.sleep(0)
+    assert not running.done(), "it left before the child was there to be cancelled"
+    server.may_start.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert server.id == "parent/create"
+    assert server.child is not None
+    assert server.child.cancelled()

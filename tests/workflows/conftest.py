@@ -9,13 +9,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
-from temporalio.client import Client
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import Client, WorkflowHandle
 from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
-from virtflow.worker import WORKFLOWS
+from virtflow.worker import SANDBOX, WORKFLOWS
 
 TASK_QUEUE = "tests"
 
@@ -43,9 +45,22 @@ def worker(client: Client) -> Callable[..., Worker]:
             client,
             task_queue=TASK_QUEUE,
             workflows=WORKFLOWS,
+            workflow_runner=SANDBOX,
             activities=activities,
             workflow_failure_exception_types=[Exception],
             max_heartbeat_throttle_interval=timedelta(milliseconds=100),
         )
 
     return make
+
+
+async def until_cancel_is_requested(handle: WorkflowHandle[Any, Any]) -> None:
+    """Until the workflow's code has been given its cancellation: a workflow task after the request has ended."""
+    with anyio.fail_after(30):
+        while True:
+            events = [event.event_type async for event in handle.fetch_history_events()]
+            if EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED in events:
+                later = events[events.index(EventType.EVENT_TYPE_WORKFLOW_EXECUTION_CANCEL_REQUESTED) :]
+                if EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED in later:
+                    return
+            await anyio.sleep(0.05)

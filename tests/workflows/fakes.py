@@ -15,6 +15,7 @@ from workflows.models import (
     LoadRun,
     LoadStretch,
     ObservedArrow,
+    ReplicaSetOrder,
     ReplicaSetRef,
     ReplicasWait,
     ScaleDecision,
@@ -40,106 +41,114 @@ def refused(message: str) -> ApplicationError:
 
 
 class World:
-    """Set the attributes to make things go wrong; read `calls` to see what was asked, in order."""
+    """Set the attributes to make things go wrong; read `calls` to see what was asked, in order.
+
+    Each attribute names one activity. `scale_in` is the second `await_replicas`, the one after the load.
+    """
 
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.code = 201
-        self.tenant_fails = False
-        self.undo_fails = False
-        self.hangs = False
-        self.settle_fails = False
+        self.fails = ""
+        """Is refused."""
+        self.hangs = ""
+        """Goes on until it is cancelled."""
+        self.is_deaf = ""
+        """Does not hear of its cancellation, and ends well once `may_end` is set."""
         self.load_ends = asyncio.Event()
-        self.running = asyncio.Event()
-        self.undoing = asyncio.Event()
-        self.may_undo = asyncio.Event()
-        self.may_undo.set()
+        self.reached = asyncio.Event()
+        """Set by whichever hangs or is deaf."""
+        self.may_end = asyncio.Event()
+
+    async def _act(self, call: str, name: str = "") -> None:
+        self.calls.append(call)
+        name = name or call.partition(" ")[0]
+        if name == self.fails:
+            raise refused(f"{name} is refused")
+        if name == self.is_deaf:
+            self.reached.set()
+            await self.may_end.wait()
+        if name == self.hangs:
+            self.reached.set()
+            try:
+                await self._until(asyncio.Event())
+            except asyncio.CancelledError:
+                self.calls.append(f"{name} cancelled")
+                raise
+
+    async def _until(self, event: asyncio.Event) -> None:
+        while not event.is_set():
+            activity.heartbeat()
+            await asyncio.sleep(0.05)
 
     @activity.defn
     async def create_tenant(self, order: TenantOrder) -> Tenant:
-        self.calls.append("create_tenant")
-        if self.tenant_fails:
-            raise refused("no room")
+        await self._act("create_tenant")
         return Tenant(order.name, order.namespace, f"{order.name}-user")
 
     @activity.defn
     async def delete_tenant(self, order: TenantOrder) -> None:
-        self.calls.append(f"delete_tenant {order.namespace}")
-        self.undoing.set()
-        while not self.may_undo.is_set():
-            activity.heartbeat()
-            await asyncio.sleep(0.05)
-        if self.undo_fails:
-            raise refused("it hangs on a finalizer")
+        await self._act(f"delete_tenant {order.namespace}")
 
     @activity.defn
     async def send(self, request: GatewayRequest) -> GatewayAnswer:
-        self.calls.append(f"send {request.verb}")
+        await self._act(f"send {request.verb}")
+        if self.code != 201:
+            return GatewayAnswer(self.code, {"reason": "Forbidden", "message": "exceeded quota"}, [], "id")
         metadata = {"namespace": request.tenant.namespace, "name": "vm", "uid": "u1"}
         return GatewayAnswer(self.code, {"metadata": metadata}, [], "id")
 
     @activity.defn
     async def await_running(self, _wait: VirtualMachineWait) -> VirtualMachineState:
-        self.calls.append("await_running")
-        self.running.set()
-        try:
-            while self.hangs:
-                activity.heartbeat()
-                await asyncio.sleep(0.05)
-        except asyncio.CancelledError:
-            self.calls.append("await_running cancelled")
-            raise
+        await self._act("await_running")
         return VirtualMachineState("Running", True, "Running", "node-1")
 
     @activity.defn
     async def observe_create_sequence(self, evidence: CreateEvidence) -> list[ObservedArrow]:
         assert evidence == CreateEvidence(VirtualMachineRef("tenant-a-1", "vm", "u1"), "id", TENANT)
-        self.calls.append("observe_create_sequence")
+        await self._act("observe_create_sequence")
         return [ObservedArrow(4, "create VirtualMachine", "gateway", observed=True, after=timedelta(), at=START)]
 
     @activity.defn
     async def list_names(self, _namespace: str) -> list[str]:
-        self.calls.append("list_names")
+        await self._act("list_names")
         return ["vm"]
 
     @activity.defn
+    async def create_replica_set(self, order: ReplicaSetOrder) -> ReplicaSetRef:
+        await self._act("create_replica_set")
+        return ReplicaSetRef(order.namespace, "vmirs", "hpa")
+
+    @activity.defn
     async def read_autoscaler(self, _target: ReplicaSetRef) -> AutoscalerSpec:
-        self.calls.append("read_autoscaler")
+        await self._act("read_autoscaler")
         return AutoscalerSpec(1, 10, 70)
 
     @activity.defn
     async def await_replicas(self, wait: ReplicasWait) -> ScaleState:
-        self.calls.append(f"await_replicas {wait.replicas}")
+        await self._act(f"await_replicas {wait.replicas}", "scale_in" if self.load_ends.is_set() else "")
         return ScaleState(wait.replicas, wait.replicas, wait.replicas, 5)
 
     @activity.defn
     async def await_settled(self, _wait: SettleWait) -> ScaleState:
-        self.calls.append("await_settled")
-        self.running.set()
-        if self.settle_fails:
-            raise refused("it never scaled")
-        while self.hangs:
-            activity.heartbeat()
-            await asyncio.sleep(0.05)
+        await self._act("await_settled")
         return ScaleState(4, 4, 4, 69)
 
     @activity.defn
     async def run_load(self, _run: LoadRun) -> LoadOutcome:
-        self.calls.append("run_load")
-        while not self.load_ends.is_set():
-            activity.heartbeat()
-            await asyncio.sleep(0.05)
+        await self._act("run_load")
+        await self._until(self.load_ends)
         self.calls.append("load ended")
         return LoadOutcome(STRETCH, STRETCH, STRETCH, 0, resumed=False, restarted=False)
 
     @activity.defn
     async def stop_load(self, _run: LoadRun) -> None:
-        self.calls.append("stop_load")
+        await self._act("stop_load")
         self.load_ends.set()
 
     @activity.defn
     async def observe_scale_decisions(self, _target: ReplicaSetRef) -> list[ScaleDecision]:
-        self.calls.append("observe_scale_decisions")
+        await self._act("observe_scale_decisions")
         return [ScaleDecision(START, 1, 4, 200, 70, followed=True)]
 
     @property
@@ -151,6 +160,7 @@ class World:
             self.await_running,
             self.observe_create_sequence,
             self.list_names,
+            self.create_replica_set,
             self.read_autoscaler,
             self.await_replicas,
             self.await_settled,

@@ -4,9 +4,10 @@ from datetime import timedelta
 import pytest
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.exceptions import CancelledError
 from temporalio.worker import Replayer, Worker
 
-from tests.workflows.conftest import TASK_QUEUE
+from tests.workflows.conftest import TASK_QUEUE, until_cancel_is_requested
 from tests.workflows.fakes import World
 from workflows.autoscale import AutoscaleUnderLoad
 from workflows.models import AutoscaleOrder, LoadOrder, ReplicaSetRef
@@ -37,18 +38,18 @@ async def test_it_asks_for_the_state_before_and_waits_for_the_end(
 @pytest.mark.anyio
 async def test_load_is_stopped_when_it_never_settles(client: Client, worker: Callable[..., Worker]) -> None:
     world = World()
-    world.settle_fails = True
+    world.fails = "await_settled"
     async with worker(*world.activities):
         with pytest.raises(WorkflowFailureError) as failure:
             await run(client)
-    assert "it never scaled" in str(failure.value.cause.__cause__)
+    assert "await_settled is refused" in str(failure.value.cause.__cause__)
     assert world.calls[-2:] == ["stop_load", "load ended"]
 
 
 @pytest.mark.anyio
 async def test_a_load_that_ends_first_is_a_failure(client: Client, worker: Callable[..., Worker]) -> None:
     world = World()
-    world.hangs = True
+    world.hangs = "await_settled"
     world.load_ends.set()
     async with worker(*world.activities):
         with pytest.raises(WorkflowFailureError) as failure:
@@ -59,15 +60,34 @@ async def test_a_load_that_ends_first_is_a_failure(client: Client, worker: Calla
 @pytest.mark.anyio
 async def test_cancel_stops_the_load(client: Client, worker: Callable[..., Worker]) -> None:
     world = World()
-    world.hangs = True
+    world.hangs = "await_settled"
     async with worker(*world.activities):
         handle = await client.start_workflow(AutoscaleUnderLoad.run, ORDER, id="a", task_queue=TASK_QUEUE)
-        await world.running.wait()
+        await world.reached.wait()
         await handle.cancel()
         with pytest.raises(WorkflowFailureError):
             await handle.result()
     assert "stop_load" in world.calls
     assert "observe_scale_decisions" not in world.calls
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("step", ["read_autoscaler", "await_replicas"])
+async def test_a_cancel_that_a_step_does_not_hear_of_starts_no_load(
+    client: Client, worker: Callable[..., Worker], step: str
+) -> None:
+    world = World()
+    world.is_deaf = step
+    async with worker(*world.activities):
+        handle = await client.start_workflow(AutoscaleUnderLoad.run, ORDER, id="a", task_queue=TASK_QUEUE)
+        await world.reached.wait()
+        await handle.cancel()
+        await until_cancel_is_requested(handle)
+        world.may_end.set()
+        with pytest.raises(WorkflowFailureError) as failure:
+            await handle.result()
+    assert isinstance(failure.value.cause, CancelledError)
+    assert "run_load" not in world.calls
 
 
 @pytest.mark.anyio

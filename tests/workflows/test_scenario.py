@@ -52,7 +52,7 @@ async def test_a_repeated_step_returns_the_first_result(client: Client, worker: 
 @pytest.mark.anyio
 async def test_a_create_that_failed_is_undone_too(client: Client, worker: Callable[..., Worker]) -> None:
     world = World()
-    world.tenant_fails = True
+    world.fails = "create_tenant"
     async with worker(*world.activities):
         handle = await start(client)
         with pytest.raises(WorkflowUpdateFailedError):
@@ -65,27 +65,27 @@ async def test_a_create_that_failed_is_undone_too(client: Client, worker: Callab
 @pytest.mark.anyio
 async def test_what_cannot_be_undone_is_named(client: Client, worker: Callable[..., Worker]) -> None:
     world = World()
-    world.undo_fails = True
+    world.fails = "delete_tenant"
     async with worker(*world.activities):
         handle = await start(client)
         await handle.execute_update(Scenario.create_tenant, ORDER)
         await handle.signal(Scenario.end)
         [left] = await handle.result()
     assert "tenant-a-1" in left
-    assert "finalizer" in left
+    assert "delete_tenant is refused" in left
 
 
 @pytest.mark.anyio
 async def test_cancel_ends_the_running_step_before_undoing(client: Client, worker: Callable[..., Worker]) -> None:
     world = World()
-    world.hangs = True
+    world.hangs = "await_running"
     async with worker(*world.activities):
         handle = await start(client)
         await handle.execute_update(Scenario.create_tenant, ORDER)
         step = await handle.start_update(
             Scenario.create_virtual_machine, MACHINE, wait_for_stage=WorkflowUpdateStage.ACCEPTED
         )
-        await world.running.wait()
+        await world.reached.wait()
         await handle.cancel()
         assert await handle.result() == []
         with pytest.raises(WorkflowUpdateFailedError):
@@ -96,16 +96,16 @@ async def test_cancel_ends_the_running_step_before_undoing(client: Client, worke
 @pytest.mark.anyio
 async def test_a_cancel_while_undoing_does_not_stop_it(client: Client, worker: Callable[..., Worker]) -> None:
     world = World()
-    world.may_undo.clear()
+    world.is_deaf = "delete_tenant"
     async with worker(*world.activities):
         handle = await start(client)
         await handle.execute_update(Scenario.create_tenant, ORDER)
         await handle.cancel()
-        await world.undoing.wait()
+        await world.reached.wait()
         await handle.cancel()
         with pytest.raises(WorkflowUpdateFailedError):
             await handle.execute_update(Scenario.create_tenant, ORDER)
-        world.may_undo.set()
+        world.may_end.set()
         assert await handle.result() == []
     assert world.calls == ["create_tenant", "delete_tenant tenant-a-1"]
 

@@ -173,18 +173,22 @@ class KubeClient:
         *,
         uid: str | None = None,
         propagation: Literal["Background", "Foreground", "Orphan"] | None = None,
-    ) -> None:
-        """Ask for an object's end; with `uid`, only of that very object. An object that is gone is fine."""
+    ) -> Object | None:
+        """Ask for an object's end; with `uid`, only of that very object. None if it is gone already, which is fine.
+
+        The answer is the object where something must still happen before its end, else a Status.
+        """
         options: Object = {"apiVersion": "v1", "kind": "DeleteOptions"}
         if uid:
             options["preconditions"] = {"uid": uid}
         if propagation:
             options["propagationPolicy"] = propagation
         try:
-            await self.request("DELETE", resource.path(namespace, name), body=options)
+            return await self.request("DELETE", resource.path(namespace, name), body=options)
         except KubeError as error:
             if error.code != 404:
                 raise
+            return None
 
     async def delete_all(self, resource: Resource, namespace: str) -> None:
         """Ask for the end of every object of a kind in a namespace."""
