@@ -117,6 +117,21 @@ def journey(
     raise typer.Exit(run_journeys(_settings(), tenants=tenants, users=users if load else None))
 
 
+@app.command()
+def bench(
+    machines: Annotated[list[int], typer.Option(min=1, help="How many at once, for the throughput; repeatable.")] = [
+        10,
+        100,
+        1000,
+    ],
+    rounds: Annotated[int, typer.Option(min=1, help="How often the comparisons are repeated.")] = 3,
+) -> None:
+    """Measure what the harness adds to what a cluster needs anyway, on a cluster made for it."""
+    from virtflow.bench import run_bench
+
+    raise typer.Exit(run_bench(_settings(), machines=machines, rounds=rounds))
+
+
 def _settings() -> Settings:
     try:
         return Settings()

@@ -1,0 +1,60 @@
+"""The harness under measurement: the same workflows that scenarios and journeys start."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import yaml
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import Client
+
+from virtflow.temporal import TASK_QUEUE
+from workflows.create_vm import CreateVirtualMachine
+from workflows.models import Tenant, VirtualMachineCreated, VirtualMachineOrder
+
+__all__ = ["Created", "create_machine", "create_machines", "machine_manifest"]
+
+RUNNING_WITHIN = timedelta(minutes=10)
+MANIFEST = Path(__file__).parents[2] / "features" / "manifests" / "test-vm.yaml"
+
+
+@dataclass(frozen=True)
+class Created:
+    """A virtual machine that runs, and when the harness went on to its next step, by Temporal's clock."""
+
+    namespace: str
+    name: str
+    acted: datetime
+
+
+def machine_manifest(name: str) -> str:
+    """The one that the features use, under another name."""
+    body = yaml.safe_load(MANIFEST.read_text())
+    body["metadata"]["name"] = name
+    return str(yaml.safe_dump(body))
+
+
+async def create_machines(
+    temporal: Client, run: str, tenants: list[Tenant], count: int, *, first: int = 0
+) -> list[Created]:
+    """All at once, shared out among the tenants; `first` is the number in the first one's name."""
+    orders = [(tenants[number % len(tenants)], f"vm-{number:04}") for number in range(first, first + count)]
+    return list(await asyncio.gather(*(create_machine(temporal, run, tenant, name) for tenant, name in orders)))
+
+
+async def create_machine(temporal: Client, run: str, tenant: Tenant, name: str) -> Created:
+    """One, and when the activity after the wait for Running began."""
+    order = VirtualMachineOrder(tenant, machine_manifest(name), {"virtflow.io/run": run}, RUNNING_WITHIN)
+    workflow_id = f"{run}/{tenant.name}/{name}"
+    handle = await temporal.start_workflow(CreateVirtualMachine.run, order, id=workflow_id, task_queue=TASK_QUEUE)
+    created: VirtualMachineCreated = await handle.result()
+    if created.machine is None:
+        raise RuntimeError(f"{name} was refused: {created.answer.message}")
+    acted = None
+    async for event in handle.fetch_history_events():
+        # The last activity of the workflow is the one after the wait.
+        if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED:
+            acted = event.event_time.ToDatetime(tzinfo=UTC)
+    assert acted is not None
+    return Created(created.machine.namespace, created.machine.name, acted)
