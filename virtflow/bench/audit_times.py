@@ -43,6 +43,8 @@ def machine_times(audit_log: Path) -> dict[tuple[str, str], MachineTimes]:
     """By namespace and name."""
     times: defaultdict[tuple[str, str], MachineTimes] = defaultdict(MachineTimes)
     for event in _events(audit_log, '"resource":"virtualmachines"'):
+        if event["verb"].startswith("delete"):
+            continue
         begin, end = _span(event)
         ref = event["objectRef"]
         machine = times[ref["namespace"], ref.get("name") or event["responseObject"]["metadata"]["name"]]

@@ -45,7 +45,7 @@ async def create_machines(
 
 async def create_machine(temporal: Client, run: str, tenant: Tenant, name: str) -> Created:
     """One, and when the activity after the wait for Running began."""
-    order = VirtualMachineOrder(tenant, machine_manifest(name), {"virtflow.io/run": run}, RUNNING_WITHIN)
+    order = VirtualMachineOrder(tenant, machine_manifest(name), {"virtflow.io/run": "bench"}, RUNNING_WITHIN)
     workflow_id = f"{run}/{tenant.name}/{name}"
     handle = await temporal.start_workflow(CreateVirtualMachine.run, order, id=workflow_id, task_queue=TASK_QUEUE)
     created: VirtualMachineCreated = await handle.result()

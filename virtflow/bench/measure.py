@@ -35,7 +35,7 @@ class Bench:
         self._figures = figures
         self._run = run_id
 
-    async def measure(self, machines: Sequence[int], rounds: int) -> None:
+    async def measure(self, most: int, rounds: int) -> None:
         self._temporal = await connect(self._endpoints)
         async with BareClient.connected(self._endpoints) as self._bare:
             # Whatever comes first pays for connections, caches and imports that nobody wants to measure.
@@ -45,8 +45,10 @@ class Bench:
             await self._with_tenants("parallel", PARALLEL, self._reaction_in_parallel)
             await self._journeys_alone()
             await self._tenants_at_once(rounds)
-            for count in machines:
+            count = 10
+            while count <= most:
                 await self._throughput(count)
+                count *= 10
 
     async def _warm_up(self, tenants: list[Tenant]) -> None:
         await create_machines(self._temporal, f"{self._run}/warm", tenants, 10)

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,8 +18,8 @@ from virtflow.terminal import console, phase
 __all__ = ["run_bench"]
 
 
-def run_bench(settings: Settings, *, machines: Sequence[int], rounds: int) -> int:
-    """Measure and report. `machines` are the numbers of virtual machines to create at once, `rounds` how often the
+def run_bench(settings: Settings, *, most: int, rounds: int) -> int:
+    """Measure and report. `most` is how many virtual machines are created at once in the end, `rounds` how often the
     comparisons are repeated."""
     run_id = datetime.now(UTC).strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
     report = Path.cwd() / "reports" / f"bench-{run_id}"
@@ -31,7 +30,7 @@ def run_bench(settings: Settings, *, machines: Sequence[int], rounds: int) -> in
     cluster.down()
     try:
         figures.add(Figure("virtflow up, toolchain in the cache", _timed(settings, "up"), "s", goal=15))
-        asyncio.run(Bench(cluster, figures, run_id).measure(machines, rounds))
+        asyncio.run(Bench(cluster, figures, run_id).measure(most, rounds))
         figures.add(Figure("virtflow down", _timed(settings, "down"), "s", goal=3))
         figures.add(Figure("virtflow e2e, with its own up and down", _timed(settings, "e2e"), "s", goal=240))
     finally:
