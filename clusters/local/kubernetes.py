@@ -205,6 +205,7 @@ KUBEVIRT_AND_PODS = [
     {"group": "apps", "resources": ["controllerrevisions"]},
     {"group": "autoscaling", "resources": ["horizontalpodautoscalers", "horizontalpodautoscalers/status"]},
 ]
+HARNESS = ["virtflow-admin", "system:serviceaccount:virtflow-system:iam-gateway"]
 WRITES = ["create", "update", "patch", "delete", "deletecollection"]
 
 AUDIT_POLICY: dict[str, Any] = {
@@ -216,6 +217,8 @@ AUDIT_POLICY: dict[str, Any] = {
         # Leases are renewed all the time, and events and node heartbeats prove nothing.
         {"level": "None", "resources": [{"group": "coordination.k8s.io"}, {"group": "events.k8s.io"}]},
         {"level": "None", "resources": [{"group": "", "resources": ["nodes", "nodes/status"]}]},
+        # Whether the harness asks for more than it needs: its own reads, too, and those of the gateway for a tenant.
+        {"level": "Metadata", "verbs": ["get", "list"], "users": HARNESS, "resources": [{"group": "kubevirt.io"}]},
         # The proof of a sequence is in the bodies: owner references, phases, replicas.
         {"level": "RequestResponse", "verbs": WRITES, "resources": KUBEVIRT_AND_PODS},
         # Everything else by name only. That includes token reviews and requests, whose bodies hold tokens.

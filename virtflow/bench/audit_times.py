@@ -5,16 +5,17 @@ kube-apiserver's clock.
 """
 
 import json
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MachineTimes", "TenantTimes", "machine_times", "tenant_times"]
+__all__ = ["MachineTimes", "TenantTimes", "machine_times", "requests_of_harness", "tenant_times"]
 
 ADMINISTRATOR = "virtflow-admin"
+HARNESS = (ADMINISTRATOR, "system:serviceaccount:virtflow-system:iam-gateway")
 TENANT_OBJECTS = ("roles", "rolebindings", "serviceaccounts")
 Event = dict[str, Any]
 
@@ -72,6 +73,17 @@ def tenant_times(audit_log: Path) -> dict[str, TenantTimes]:
         elif ref["resource"] in TENANT_OBJECTS and verb in ("patch", "create") and "subresource" not in ref:
             times[ref["namespace"]].prepared = end
     return times
+
+
+def requests_of_harness(audit_log: Path, namespaces: Collection[str]) -> Counter[str]:
+    """`<verb> <resource>` → how many, of the platform's administrator and of the gateway, in some namespaces."""
+    made: Counter[str] = Counter()
+    for event in _events(audit_log, '"user":{"username":"'):
+        ref = event["objectRef"]
+        namespace = ref["name"] if ref["resource"] == "namespaces" else ref.get("namespace")
+        if namespace in namespaces and event["user"]["username"] in HARNESS:
+            made[" ".join((event["verb"], "/".join(filter(None, (ref["resource"], ref.get("subresource"))))))] += 1
+    return made
 
 
 def _events(audit_log: Path, holds: str) -> Iterator[Event]:

@@ -9,11 +9,10 @@ from datetime import datetime
 import psutil
 
 from clusters.local import LocalCluster
-from virtflow.bench.audit_times import machine_times, tenant_times
+from virtflow.bench.audit_times import machine_times, requests_of_harness, tenant_times
 from virtflow.bench.bare import BareClient
 from virtflow.bench.figures import Figure, Figures, percentile
 from virtflow.bench.harness import Created, create_machine, create_machines, machine_manifest
-from virtflow.bench.requests import request_counts
 from virtflow.journey import journey_orders, travel
 from virtflow.temporal import connect
 from virtflow.terminal import phase
@@ -113,12 +112,10 @@ class Bench:
         """Each makes itself, creates a virtual machine, sees it Running, and is gone; the harness and a script."""
         harness, bare = [], []
         for number in range(rounds):
-            before = await request_counts(self._bare.kube)
             orders = journey_orders(f"{self._run}-at-once-{number}", PARALLEL, None)
             began = datetime.now().astimezone()
             journeys = await travel(self._temporal, orders)
             assert all(journey.failure == "" for journey in journeys), journeys
-            after = await request_counts(self._bare.kube)
             harness.append(self._running_and_gone(began, [order.tenant for order in orders.values()]))
             began = datetime.now().astimezone()
             tenants = [_tenant_order(f"bare-{self._run}-{number}", each) for each in range(PARALLEL)]
@@ -126,7 +123,7 @@ class Bench:
                 await asyncio.gather(*(self._bare_journey(tenant) for tenant in tenants))
             bare.append(self._running_and_gone(began, tenants))
             if number == 0:
-                self._add_requests(before, after)
+                self._add_requests({order.tenant.namespace for order in orders.values()})
         ratios = [ours[0] / theirs[0] for ours, theirs in zip(harness, bare, strict=True)]
         detail = {"harness (running, gone)": harness, "bare (running, gone)": bare}
         self._figures.add(
@@ -157,19 +154,19 @@ class Bench:
         assert len(running) == len(gone) == len(namespaces)
         return max(_seconds(began, at) for at in running), max(_seconds(began, at) for at in gone)
 
-    def _add_requests(self, before: dict[str, float], after: dict[str, float]) -> None:
-        made = {key: after[key] - before.get(key, 0) for key in after if after[key] != before.get(key, 0)}
-        reads = sum(number for key, number in made.items() if key in ("virtualmachines GET", "virtualmachines LIST"))
+    def _add_requests(self, namespaces: set[str]) -> None:
+        made = requests_of_harness(self._endpoints.audit_log, namespaces)
+        machines = {request: count / PARALLEL for request, count in made.items() if " virtualmachines" in request}
         self._figures.add(
-            Figure("gets and lists of virtual machines, a journey", reads / PARALLEL, "", 0, n=PARALLEL, detail=made)
+            Figure(
+                "requests for its virtual machine, a journey", sum(machines.values()), "", 2, n=PARALLEL, detail=made
+            )
         )
-        creates = made.get("virtualmachines POST", 0) / PARALLEL
-        self._figures.add(Figure("creates of virtual machines, a journey", creates, "", 1, n=PARALLEL))
 
     async def _throughput(self, count: int) -> None:
         """So many virtual machines at once, in as many as twenty tenants, by the harness and by the bare client."""
         rates: dict[str, float] = {}
-        worker = self._worker()
+        cpu: dict[str, dict[str, float]] = {}
 
         async def by_harness(tenants: list[Tenant]) -> None:
             await create_machines(self._temporal, f"{self._run}/{count}", tenants, count)
@@ -188,23 +185,29 @@ class Bench:
 
             async def timed(tenants: list[Tenant], name: str = name, create: Create = create) -> None:
                 with phase(f"{count} virtual machines at once, {name}"):
-                    began = time.monotonic()
+                    began, before = time.monotonic(), self._cpu_times()
                     await create(tenants)
                     rates[name] = count / (time.monotonic() - began)
+                    cpu[name] = {each: round(time - before[each], 2) for each, time in self._cpu_times().items()}
 
             await self._with_tenants(f"{name}-{count}", min(PARALLEL, count), timed)
-        memory = worker.memory_info().rss / MIB
+        memory = psutil.Process(self._pids()["worker"]).memory_info().rss / MIB
         self._figures.add(
             Figure(
                 f"{count} virtual machines at once: throughput, harness / bare client",
-                rates["harness"] / rates["bare"], "", 0.9, at_least=True, detail=rates,
+                rates["harness"] / rates["bare"], "", 0.9, at_least=True,
+                detail={"a second": rates, "CPU seconds": cpu},
             )
         )  # fmt: skip
         self._figures.add(Figure(f"the worker's memory after {count} more", memory, "MiB"))
 
-    def _worker(self) -> psutil.Process:
-        [pid] = [component.pid for component in self._cluster.status() if component.name == "worker"]
-        return psutil.Process(pid)
+    def _pids(self) -> dict[str, int]:
+        return {component.name: component.pid for component in self._cluster.status() if component.pid}
+
+    def _cpu_times(self) -> dict[str, float]:
+        """Seconds so far, of each program."""
+        times = {name: psutil.Process(pid).cpu_times() for name, pid in self._pids().items()}
+        return {name: of.user + of.system for name, of in times.items()}
 
     async def _with_tenants(self, name: str, count: int, use: "Create") -> None:
         orders = [_tenant_order(f"{name}-{self._run}", number) for number in range(count)]
