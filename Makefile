@@ -1,10 +1,11 @@
 # Every target makes what it needs first: the virtual environment here, the toolchain in the user's cache.
-# Settings: TOOLCHAIN=build|<folder>, CLUSTER=<name>, KEEP=1; of load: USERS=<number>, DURATION=<seconds>.
+# Settings: TOOLCHAIN=auto|build|upstream|<folder>, MIRROR=<url>, CLUSTER=<name>, KEEP=1; of load: USERS=<number>, DURATION=<seconds>.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-export VIRTFLOW_TOOLCHAIN := $(or $(TOOLCHAIN),build)
+export VIRTFLOW_TOOLCHAIN := $(or $(TOOLCHAIN),auto)
+export VIRTFLOW_MIRROR := $(or $(MIRROR),$(VIRTFLOW_MIRROR))
 export VIRTFLOW_CLUSTER := $(or $(CLUSTER),local)
 export VIRTFLOW_KEEP := $(or $(KEEP),0)
 

@@ -69,7 +69,7 @@ class LocalCluster:
     def up(self) -> Endpoints:
         """Bring everything up, or the part of it that is not; return when all of it answers."""
         kwok = self._kwok
-        toolchain = find_toolchain(self._settings.toolchain, self._settings.cache_home)
+        toolchain = find_toolchain(self._settings.toolchain, self._settings.cache_home, self._settings.mirror)
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         ports = Ports.choose(self.folder / "ports.json")
         endpoints = self._describe(ports)

