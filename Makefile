@@ -9,7 +9,7 @@ export VIRTFLOW_MIRROR := $(or $(MIRROR),$(VIRTFLOW_MIRROR))
 export VIRTFLOW_CLUSTER := $(or $(CLUSTER),local)
 export VIRTFLOW_KEEP := $(or $(KEEP),0)
 
-.PHONY: e2e test up down status logs load lint format
+.PHONY: e2e test up down status logs load doctor lint format
 
 e2e: .venv/ready
 	@$(BIN)/python -m virtflow e2e
@@ -25,6 +25,10 @@ logs: .venv/ready
 
 load: .venv/ready
 	@$(BIN)/python -m virtflow load --users $(or $(USERS),28) --duration $(or $(DURATION),120)
+
+# Before the virtual environment, too: what is missing may be what makes it.
+doctor:
+	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m virtflow.doctor
 
 lint: .venv/ready
 	@$(BIN)/python -m ruff check .

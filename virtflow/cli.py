@@ -1,4 +1,4 @@
-"""The command line: `virtflow up | status | logs | down | e2e | load`."""
+"""The command line: `virtflow up | status | logs | down | e2e | load | doctor`."""
 
 import logging
 import os
@@ -99,6 +99,14 @@ def load(
 
     cluster = LocalCluster(_settings())
     asyncio.run(apply_load(cluster.endpoints(), cluster.folder / "load", users, timedelta(seconds=duration)))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is missing on this machine, and how to get it. Ends with 3 if no run can be."""
+    from virtflow.doctor import report
+
+    raise typer.Exit(report())
 
 
 def _settings() -> Settings:

@@ -10,7 +10,6 @@ machine without internet a few seconds.
 import os
 import re
 import subprocess
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +19,7 @@ from clusters.local.toolchain.groups import GROUPS, Group, ToolchainError
 from clusters.local.toolchain.upstream import download, fetch_checksums
 from virtflow.terminal import say
 
-__all__ = ["GROUPS", "Group", "Toolchain", "ToolchainError", "cached", "find_toolchain"]
+__all__ = ["GROUPS", "Group", "Toolchain", "ToolchainError", "cached", "check_folder", "find_toolchain"]
 
 PATIENCE = timedelta(seconds=60)
 """With upstream, when there is no other way."""
@@ -53,7 +52,10 @@ def find_toolchain(choice: str, cache_home: Path, mirror: str = "") -> Toolchain
         case "upstream":
             return Toolchain(_from_upstream(cache, mirror))
         case _:
-            return _from_folder(Path(choice))
+            others = check_folder(Path(choice))
+            more = f": not the pinned patches, but {', '.join(others)}" if others else ""
+            say("!" if others else "✓", f"Toolchain: the programs in {Path(choice).absolute()}{more}")
+            return Toolchain((Path(choice).absolute(),))
 
 
 def cached(group: Group, cache: Path) -> tuple[Path, str] | None:
@@ -89,7 +91,12 @@ def _from_upstream(cache: Path, mirror: str) -> tuple[Path, ...]:
     return tuple(download(group, cache, mirror, checksums) for group in GROUPS)
 
 
-def _from_folder(folder: Path) -> Toolchain:
+def check_folder(folder: Path) -> list[str]:
+    """The programs in it that are of another patch than the pinned one, which is fine.
+
+    Raises ToolchainError if a program is missing, does not run, or is of another minor version: that one has other
+    flags and fields than virtflow knows.
+    """
     wanted = [program for group in GROUPS for program in group.programs]
     missing = [program for program in wanted if not os.access(folder / program, os.X_OK)]
     if missing:
@@ -97,26 +104,19 @@ def _from_folder(folder: Path) -> Toolchain:
             f"The toolchain folder {folder} lacks {', '.join(missing)}. It must hold all of "
             f"{', '.join(wanted)} as executable files; or say TOOLCHAIN=auto to have them downloaded or compiled."
         )
-    _check_versions(folder)
-    return Toolchain((folder.absolute(),))
-
-
-def _check_versions(folder: Path) -> None:
-    """Another patch of a version is fine and said; another minor has other flags and fields, and is refused."""
-    others = {}
+    patches: list[str] = []
+    wrong: list[str] = []
     for group in GROUPS:
         for program in group.programs:
             found, pinned = _version(folder / program), group.version(program)
-            if found not in (None, pinned):
-                others[f"{program} {found} (for {pinned})"] = _minor(found) == _minor(pinned)
-    if not all(others.values()):
+            if found and found != pinned:
+                (patches if _minor(found) == _minor(pinned) else wrong).append(f"{program} {found} (for {pinned})")
+    if wrong:
         raise ToolchainError(
-            f"The toolchain folder {folder} holds {', '.join(other for other, fine in others.items() if not fine)}. "
-            f"virtflow is written for those minor versions: others have other flags and fields. Put them there, or "
-            f"say TOOLCHAIN=auto."
+            f"The toolchain folder {folder} holds {', '.join(wrong)}. Other minor versions have other flags and "
+            f"fields than virtflow knows. Put the ones it is written for there, or say TOOLCHAIN=auto."
         )
-    more = f": not the pinned patches, but {', '.join(others)}" if others else ""
-    say("!" if others else "✓", f"Toolchain: the programs in {folder.absolute()}{more}")
+    return patches
 
 
 def _version(program: Path) -> str | None:
@@ -134,5 +134,5 @@ def _version(program: Path) -> str | None:
     return found[0] if found and found[0] != "0.0.0" else None
 
 
-def _minor(version: str | None) -> Sequence[str]:
-    return (version or "").split(".")[:2]
+def _minor(version: str) -> list[str]:
+    return version.split(".")[:2]
