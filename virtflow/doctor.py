@@ -299,7 +299,7 @@ def check_toolchain(settings: Settings) -> Iterator[Finding]:
             if choice == "upstream":
                 yield Finding("✗", f"Toolchain: it cannot be downloaded: {error}")
                 return
-            why = f"because upstream is out of reach: {error}"
+            why = f"because it cannot be downloaded: {error}"
         else:
             yield Finding("✓", f"Toolchain: it will be downloaded from {settings.mirror or 'upstream'}, once")
             return

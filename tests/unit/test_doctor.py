@@ -226,7 +226,7 @@ def test_a_go_that_is_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize(
     ("choice", "mark", "words"),
     [
-        ("auto", "!", "it will be compiled, once, in about 12 minutes, because upstream is out of reach: http"),
+        ("auto", "!", "it will be compiled, once, in about 12 minutes, because it cannot be downloaded: http"),
         ("build", "!", "it will be compiled, once, in about 12 minutes, as TOOLCHAIN=build says"),
         ("upstream", "✗", "it cannot be downloaded: http://127.0.0.1:1/"),
         ("/nonexistent", "✗", "The toolchain folder /nonexistent lacks etcd, "),

@@ -75,7 +75,7 @@ def _automatic(cache: Path, mirror: str) -> tuple[Path, ...]:
             for group in missing:
                 download(group, cache, mirror, checksums)
         except ToolchainError as error:
-            say("!", f"Toolchain: it is compiled, once, because upstream is out of reach: {error}")
+            say("!", f"Toolchain: it is compiled, once, because it cannot be downloaded: {error}")
             for group in missing:
                 if cached(group, cache) is None:
                     build(group, cache)
@@ -87,8 +87,14 @@ def _automatic(cache: Path, mirror: str) -> tuple[Path, ...]:
 
 def _from_upstream(cache: Path, mirror: str) -> tuple[Path, ...]:
     missing = [group for group in GROUPS if not group.downloaded(cache).exists()]
-    checksums = fetch_checksums(missing, mirror, PATIENCE) if missing else {}
-    return tuple(download(group, cache, mirror, checksums) for group in GROUPS)
+    try:
+        checksums = fetch_checksums(missing, mirror, PATIENCE) if missing else {}
+        return tuple(download(group, cache, mirror, checksums) for group in GROUPS)
+    except ToolchainError as error:
+        raise ToolchainError(
+            f"The toolchain cannot be downloaded: {error} Type the command again, name another mirror in "
+            f"VIRTFLOW_MIRROR, or say TOOLCHAIN=build to have it compiled."
+        ) from error
 
 
 def check_folder(folder: Path) -> list[str]:

@@ -63,7 +63,7 @@ def releases(group: Group) -> dict[str, Release]:
     if platform.system() != "Linux" or platform.machine() not in ARCHITECTURES:
         raise ToolchainError(
             f"The toolchain is downloaded for Linux on {' and '.join(ARCHITECTURES)} only, and this is "
-            f"{platform.system()} on {platform.machine()}. Say TOOLCHAIN=build to have it compiled."
+            f"{platform.system()} on {platform.machine()}."
         )
     arch = ARCHITECTURES[platform.machine()]
     return {
@@ -164,7 +164,7 @@ async def _fetch_checksums(wanted: Sequence[Release], mirror: str) -> Checksums:
         if found is None:
             raise ToolchainError(
                 f"{_at(mirror, release.checksum)} states no SHA-256 of {release.file}, and nothing is downloaded "
-                f"without one. Say TOOLCHAIN=build to have the toolchain compiled."
+                f"without one."
             )
         checksums[release.url] = found
     return checksums
@@ -191,8 +191,7 @@ async def _download(wanted: dict[str, Release], mirror: str, checksums: Checksum
             if found != checksums[release.url]:
                 raise ToolchainError(
                     f"{address} is not what was published: its SHA-256 is {found}, and "
-                    f"{_at(mirror, release.checksum)} states {checksums[release.url]}. Nothing of it is kept. Try "
-                    f"again, or say TOOLCHAIN=build to have the toolchain compiled."
+                    f"{_at(mirror, release.checksum)} states {checksums[release.url]}. Nothing of it is kept."
                 )
             if release.member:
                 _extract(archive, release.member, out / program)

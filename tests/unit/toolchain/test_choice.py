@@ -106,7 +106,7 @@ def test_auto_builds_when_upstream_does_not_answer(
     mirror.files.clear()
     found = find_toolchain("auto", cache, mirror.url)
     assert found.folders == (RELEASED.built(cache / "toolchain"),)
-    assert "! Toolchain: it is compiled, once, because upstream is out of reach: http" in capsys.readouterr().out
+    assert "! Toolchain: it is compiled, once, because it cannot be downloaded: http" in capsys.readouterr().out
     assert go.calls() == ["version", "list", "build"]
 
 
@@ -129,7 +129,7 @@ def test_auto_builds_when_a_download_fails_in_the_middle(
     assert contents(cache) == {f"things-{RELEASED.digest()}", "things.lock"}
     said = capsys.readouterr().out
     assert "✗ Downloading" in said
-    assert "! Toolchain: it is compiled, once, because upstream is out of reach: http" in said
+    assert "! Toolchain: it is compiled, once, because it cannot be downloaded: http" in said
     assert "build" in go.calls()
 
 

@@ -73,7 +73,10 @@ def test_what_is_not_what_was_published_is_refused(cache: Path, mirror: Mirror, 
     mirror.files[path] = tar_gz("another", b"bad")
     with pytest.raises(ToolchainError, match=r"is not what was published: its SHA-256 is [0-9a-f]{64}") as caught:
         download(cache, mirror)
-    assert f"{mirror.url}/{path}" in str(caught.value)
+    assert str(caught.value).startswith(f"The toolchain cannot be downloaded: {mirror.url}/{path} is not what")
+    assert "Nothing of it is kept. Type the command again, name another mirror in VIRTFLOW_MIRROR, or" in (
+        str(caught.value)
+    )
     assert_nothing_is_left(cache)
     assert mirror.asked.count(path) == 1
 
@@ -291,7 +294,7 @@ def test_a_download_killed_in_the_middle_leaves_nothing_that_counts(
 def test_a_platform_without_releases_is_refused(monkeypatch: pytest.MonkeyPatch, system: str, machine: str) -> None:
     monkeypatch.setattr(platform, "system", lambda: system)
     monkeypatch.setattr(platform, "machine", lambda: machine)
-    with pytest.raises(ToolchainError, match=f"this is {system} on {machine}. Say TOOLCHAIN=build"):
+    with pytest.raises(ToolchainError, match=f"this is {system} on {machine}"):
         releases(RELEASED)
 
 
