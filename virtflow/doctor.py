@@ -19,8 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from virtflow.errors import VirtflowError
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from virtflow.settings import Settings
 
@@ -77,12 +79,7 @@ def diagnose() -> Iterator[Finding]:
         check_loopback,
         check_proxy,
     ):
-        try:
-            yield from check()
-        except (OSError, ValueError, AttributeError) as error:
-            yield Finding(
-                "!", f"{check.__name__.removeprefix('check_').capitalize()}: it could not be looked up: {error}"
-            )
+        yield from _guarded(check)
     try:
         from pydantic import ValidationError
 
@@ -102,7 +99,16 @@ def diagnose() -> Iterator[Finding]:
             yield Finding("✗", f"Settings: VIRTFLOW_{str(fault['loc'][0]).upper()}: {fault['msg']}")
         return
     for check_with in (check_state, check_cache, check_ports, check_toolchain, check_clusters):
-        yield from check_with(settings)
+        yield from _guarded(check_with, settings)
+
+
+def _guarded(check: Callable[..., Iterator[Finding]], *arguments: object) -> Iterator[Finding]:
+    try:
+        yield from check(*arguments)
+    except (OSError, ValueError, AttributeError, VirtflowError) as error:
+        yield Finding(
+            "!", f"{check.__name__.removeprefix('check_').capitalize()}: it could not be looked up: {error}"
+        )
 
 
 def check_system() -> Iterator[Finding]:
@@ -322,8 +328,7 @@ def check_go() -> Finding:
 def check_clusters(settings: Settings) -> Iterator[Finding]:
     from clusters.local import LocalCluster
 
-    folders = sorted(settings.state_home.iterdir()) if settings.state_home.is_dir() else []
-    for folder in folders:
+    for folder in sorted(file.parent for file in settings.state_home.glob("*/supervisord.conf")):
         cluster = LocalCluster(settings.model_copy(update={"cluster": folder.name}))
         states = [component.state for component in cluster.status()]
         running = states.count("RUNNING")

@@ -249,6 +249,8 @@ def test_a_cluster_that_was_left_behind(tmp_path: Path) -> None:
     pids = tmp_path / "mine" / ".kwok" / "clusters" / "mine" / "pids"
     pids.mkdir(parents=True)
     (pids / "etcd.pid").write_text(str(os.getpid()))
+    (tmp_path / "mine" / "supervisord.conf").touch()
+    (tmp_path / "something else").mkdir()
     [found] = doctor.check_clusters(Settings(state_home=tmp_path))
     assert found.mark == "!"
     assert found.text.startswith("Cluster mine: 0 of ")
