@@ -166,9 +166,11 @@ def test_a_build_killed_in_the_middle_is_waited_for_and_then_done_again(
     assert {path.name for path in (half / "bin").iterdir()} == {"hello"}
     with ThreadPoolExecutor() as pool:
         again = pool.submit(find_toolchain, "build", cache)
-        wait_until(lambda: waits_for_lock(cache / "toolchain" / "things.lock"))
-        assert half.exists()
-        gate.touch()
+        try:
+            wait_until(lambda: waits_for_lock(cache / "toolchain" / "things.lock"))
+            assert half.exists()
+        finally:
+            gate.touch()
         assert again.result(LIMIT).program("world").exists()
     assert contents(cache) == {f"things-{GROUP.digest()}", "things.lock"}
     assert go.calls().count("build") == 2
