@@ -1,14 +1,15 @@
 # Every target makes what it needs first: the virtual environment here, the toolchain in the user's cache.
-# Settings: TOOLCHAIN=build|<folder>, CLUSTER=<name>, KEEP=1; of load: USERS=<number>, DURATION=<seconds>.
+# Settings: TOOLCHAIN=auto|build|upstream|<folder>, MIRROR=<url>, CLUSTER=<name>, KEEP=1; of load: USERS=<number>, DURATION=<seconds>.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-export VIRTFLOW_TOOLCHAIN := $(or $(TOOLCHAIN),build)
+export VIRTFLOW_TOOLCHAIN := $(or $(TOOLCHAIN),auto)
+export VIRTFLOW_MIRROR := $(or $(MIRROR),$(VIRTFLOW_MIRROR))
 export VIRTFLOW_CLUSTER := $(or $(CLUSTER),local)
 export VIRTFLOW_KEEP := $(or $(KEEP),0)
 
-.PHONY: e2e test up down status logs load lint format
+.PHONY: e2e test up down status logs load doctor lint format
 
 e2e: .venv/ready
 	@$(BIN)/python -m virtflow e2e
@@ -24,6 +25,10 @@ logs: .venv/ready
 
 load: .venv/ready
 	@$(BIN)/python -m virtflow load --users $(or $(USERS),28) --duration $(or $(DURATION),120)
+
+# Before the virtual environment, too: what is missing may be what makes it.
+doctor:
+	@$(or $(wildcard $(BIN)/python),$(PYTHON)) -m virtflow.doctor
 
 lint: .venv/ready
 	@$(BIN)/python -m ruff check .

@@ -1,4 +1,4 @@
-"""The command line: `virtflow up | status | logs | down | e2e | load | journey`."""
+"""The command line: `virtflow up | status | logs | down | e2e | load | journey | bench | doctor`."""
 
 import logging
 import os
@@ -128,6 +128,14 @@ def bench(
     from virtflow.bench import run_bench
 
     raise typer.Exit(run_bench(_settings(), most=most, rounds=rounds))
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is missing on this machine, and how to get it. Ends with 3 if no run can be."""
+    from virtflow.doctor import report
+
+    raise typer.Exit(report())
 
 
 def _settings() -> Settings:

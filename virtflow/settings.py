@@ -22,8 +22,12 @@ class Settings(BaseSettings):
     cluster: str = Field(default="local", pattern="^[a-z0-9][a-z0-9-]*$")
     """Name of the local cluster; clusters of different names live side by side."""
 
-    toolchain: str = "build"
-    """`build`: compile the pinned upstream programs once; or a folder that holds them."""
+    toolchain: str = "auto"
+    """`build`: compile the pinned upstream programs once; `upstream`: download them; `auto`: whichever is there or
+    works; or a folder that holds them."""
+
+    mirror: str = Field(default="", pattern="^(https?://.+)?$")
+    """Where `upstream` downloads from instead of the official addresses: this, then their host and path."""
 
     nodes: int = Field(default=3, ge=1)
     """kwok nodes of a new cluster."""

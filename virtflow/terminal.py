@@ -5,12 +5,19 @@ import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
+from rich.markup import escape
 
-__all__ = ["console", "errors", "phase"]
+__all__ = ["console", "errors", "phase", "say"]
 
 console = Console(highlight=False, soft_wrap=True)
 errors = Console(highlight=False, soft_wrap=True, stderr=True)
 PLAIN_EVERY = 30.0
+COLOURS = {"✓": "green", "!": "yellow", "✗": "red"}
+
+
+def say(mark: str, text: str) -> None:
+    """One line, as a phase ends with: ✓ it is well, ! it may not be, ✗ it is not."""
+    console.print(f" [{COLOURS[mark]}]{mark}[/] {escape(text)}")
 
 
 @contextlib.contextmanager

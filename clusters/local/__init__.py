@@ -66,7 +66,7 @@ class LocalCluster:
         # Late, because a status or a `down` need not wait for what this imports.
         from clusters.local.start import start
 
-        toolchain = find_toolchain(self._settings.toolchain, self._settings.cache_home)
+        toolchain = find_toolchain(self._settings.toolchain, self._settings.cache_home, self._settings.mirror)
         try:
             self._make_folder()
             return start(self.name, self.folder, self._supervisor, toolchain, self._settings.nodes)

@@ -5,6 +5,6 @@ It starts them, restarts what dies, and gives up what keeps dying (`daemon`). An
 supervisord itself back: so that whichever process is killed, another one notices.
 """
 
-from clusters.supervisor.daemon import Program, ProgramStatus, Supervisor, last_lines
+from clusters.supervisor.daemon import LONGEST_SOCKET, Program, ProgramStatus, Supervisor, last_lines
 
-__all__ = ["Program", "ProgramStatus", "Supervisor", "last_lines"]
+__all__ = ["LONGEST_SOCKET", "Program", "ProgramStatus", "Supervisor", "last_lines"]

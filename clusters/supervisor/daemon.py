@@ -21,7 +21,7 @@ from clusters.endpoints import ClusterError
 from clusters.supervisor import processes
 from clusters.supervisor.record import Record
 
-__all__ = ["SUPERVISORD", "Program", "ProgramStatus", "Supervisor", "last_lines"]
+__all__ = ["LONGEST_SOCKET", "SUPERVISORD", "Program", "ProgramStatus", "Supervisor", "last_lines"]
 
 START_LIMIT = timedelta(seconds=30)
 # sockaddr_un holds 107 bytes and supervisord adds ".<pid>" while it binds.

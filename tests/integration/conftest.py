@@ -66,4 +66,4 @@ def access_log(endpoints: Endpoints) -> Path:
 
 @pytest.fixture(scope="session")
 def kubectl(settings: Settings) -> Path:
-    return find_toolchain(settings.toolchain, settings.cache_home).program("kubectl")
+    return find_toolchain(settings.toolchain, settings.cache_home, settings.mirror).program("kubectl")

