@@ -1,5 +1,6 @@
 # Every target makes what it needs first: the virtual environment here, the toolchain in the user's cache.
-# Settings: TOOLCHAIN=build|<folder>, CLUSTER=<name>, KEEP=1; of load: USERS=<number>, DURATION=<seconds>.
+# Settings: TOOLCHAIN=build|<folder>, CLUSTER=<name>, KEEP=1; of load: USERS=<number>, DURATION=<seconds>;
+# of journey: TENANTS=<number>, LOAD=0, USERS=<number>.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -8,7 +9,7 @@ export VIRTFLOW_TOOLCHAIN := $(or $(TOOLCHAIN),build)
 export VIRTFLOW_CLUSTER := $(or $(CLUSTER),local)
 export VIRTFLOW_KEEP := $(or $(KEEP),0)
 
-.PHONY: e2e test up down status logs load lint format
+.PHONY: e2e test up down status logs load journey lint format
 
 e2e: .venv/ready
 	@$(BIN)/python -m virtflow e2e
@@ -24,6 +25,10 @@ logs: .venv/ready
 
 load: .venv/ready
 	@$(BIN)/python -m virtflow load --users $(or $(USERS),28) --duration $(or $(DURATION),120)
+
+journey: .venv/ready
+	@$(BIN)/python -m virtflow journey --tenants $(or $(TENANTS),1) --users $(or $(USERS),28) \
+		$(if $(filter 0,$(LOAD)),--no-load)
 
 lint: .venv/ready
 	@$(BIN)/python -m ruff check .
