@@ -1,5 +1,6 @@
 # Every target makes what it needs first: the virtual environment here, the toolchain in the user's cache.
-# Settings: TOOLCHAIN=auto|build|upstream|<folder>, MIRROR=<url>, CLUSTER=<name>, KEEP=1; of load: USERS=<number>, DURATION=<seconds>.
+# Settings: TOOLCHAIN=auto|build|upstream|<folder>, MIRROR=<url>, CLUSTER=<name>, KEEP=1; of load: USERS=<number>,
+# DURATION=<seconds>; of journey: TENANTS=<number>, LOAD=0, USERS=<number>; of bench: MOST=<number>.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +10,7 @@ export VIRTFLOW_MIRROR := $(or $(MIRROR),$(VIRTFLOW_MIRROR))
 export VIRTFLOW_CLUSTER := $(or $(CLUSTER),local)
 export VIRTFLOW_KEEP := $(or $(KEEP),0)
 
-.PHONY: e2e test up down status logs load doctor lint format
+.PHONY: e2e test up down status logs load journey bench doctor lint format
 
 e2e: .venv/ready
 	@$(BIN)/python -m virtflow e2e
@@ -25,6 +26,13 @@ logs: .venv/ready
 
 load: .venv/ready
 	@$(BIN)/python -m virtflow load --users $(or $(USERS),28) --duration $(or $(DURATION),120)
+
+journey: .venv/ready
+	@$(BIN)/python -m virtflow journey --tenants $(or $(TENANTS),1) --users $(or $(USERS),28) \
+		$(if $(filter 0,$(LOAD)),--no-load)
+
+bench: .venv/ready
+	@$(BIN)/python -m virtflow bench --most $(or $(MOST),1000)
 
 # Before the virtual environment, too: what is missing may be what makes it.
 doctor:

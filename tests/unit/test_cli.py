@@ -38,13 +38,21 @@ def assert_one_paragraph(result: subprocess.CompletedProcess[str]) -> str:
 def test_help_names_every_command(state: Path) -> None:
     result = virtflow(state, "--help")
     assert result.returncode == 0
-    for command in ("up", "status", "logs", "down", "e2e", "load", "doctor"):
+    for command in ("up", "status", "logs", "down", "e2e", "load", "journey", "bench", "doctor"):
         assert f" {command} " in result.stdout
     assert not state.exists()
 
 
 @pytest.mark.parametrize(
-    "arguments", [["nope"], ["up", "--nope"], ["logs"], ["e2e", "extra"], ["load", "--users", "none"]]
+    "arguments",
+    [
+        ["nope"],
+        ["up", "--nope"],
+        ["logs"],
+        ["e2e", "extra"],
+        ["load", "--users", "none"],
+        ["journey", "--tenants", "0"],
+    ],
 )
 def test_wrong_usage_ends_with_2_and_says_what_is_wrong(state: Path, arguments: list[str]) -> None:
     result = virtflow(state, *arguments)
