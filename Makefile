@@ -1,5 +1,5 @@
 # Every target makes what it needs first: the virtual environment here, the toolchain in the user's cache.
-# Settings: TOOLCHAIN=build|<folder>, CLUSTER=<name>, KEEP=1; of load: USERS=<number>, DURATION=<seconds>.
+# Settings: TOOLCHAIN=build|<folder>, CLUSTER=<name>, KEEP=1, V=1 (tracebacks); of load: USERS=<number>, DURATION=<seconds>.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,6 +7,7 @@ BIN := .venv/bin
 export VIRTFLOW_TOOLCHAIN := $(or $(TOOLCHAIN),build)
 export VIRTFLOW_CLUSTER := $(or $(CLUSTER),local)
 export VIRTFLOW_KEEP := $(or $(KEEP),0)
+export VIRTFLOW_VERBOSE := $(or $(V),0)
 
 .PHONY: e2e test up down status logs load lint format
 

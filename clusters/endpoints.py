@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from virtflow.errors import VirtflowError
+from virtflow.errors import InfrastructureError
 
 __all__ = ["ClusterError", "Endpoints"]
 
 
-class ClusterError(VirtflowError):
+class ClusterError(InfrastructureError):
     """A cluster could not be brought up, reached or taken down."""
 
 

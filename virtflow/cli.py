@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 from datetime import timedelta
 from typing import Annotated, NoReturn
@@ -11,26 +10,51 @@ import typer
 from pydantic import ValidationError
 from rich.table import Table
 
-from virtflow.errors import VirtflowError
+from virtflow.errors import VERBOSE, InputError, VirtflowError, explain
+from virtflow.exit_codes import ExitCode
+from virtflow.interrupts import Interrupts, undo
 from virtflow.settings import Settings
 from virtflow.terminal import console, errors
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="End-to-end tests of multi-tenant KubeVirt as durable workflows.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
+def _be_verbose(verbose: bool) -> None:
+    if verbose:
+        os.environ[VERBOSE] = "1"
+
+
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", envvar=VERBOSE, callback=_be_verbose, help="Show an error with its traceback."),
+]
+EXIT_CODES = "Exit codes: " + "; ".join(f"{code.value} {code.meaning}" for code in ExitCode) + "."
+
+
+@app.callback(epilog=EXIT_CODES)
+def virtflow(verbose: Verbose = False) -> None:
+    """End-to-end tests of multi-tenant KubeVirt as durable workflows."""
+
+
 @app.command()
-def up() -> None:
+def up(verbose: Verbose = False) -> None:
     """Bring the local cluster up: Kubernetes, KubeVirt's stand-in, the IAM gateway, Temporal, a worker."""
     from clusters.local import LocalCluster
 
-    endpoints = LocalCluster(_settings()).up()
+    cluster = LocalCluster(_settings())
+    started_here = not cluster.is_up()
+    try:
+        endpoints = cluster.up()
+    except KeyboardInterrupt:
+        if started_here:
+            undo(f"Interrupted: taking down cluster {cluster.name}", cluster.down)
+        raise
     console.print(f"\nCluster {endpoints.name} is up. KubeVirt: {endpoints.kubevirt}", markup=False)
     console.print(f"  export KUBECONFIG='{endpoints.kubeconfig}'", markup=False)
     console.print(f"  IAM gateway   {endpoints.gateway_url}")
@@ -38,7 +62,7 @@ def up() -> None:
 
 
 @app.command()
-def status() -> None:
+def status(verbose: Verbose = False) -> None:
     """Show each process of the local cluster."""
     from clusters.local import LocalCluster
 
@@ -50,11 +74,13 @@ def status() -> None:
         table.add_row(component.name, component.state, str(component.pid or ""))
     console.print(table)
     if any(component.state != "RUNNING" for component in components):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.INFRASTRUCTURE)
 
 
 @app.command()
-def logs(component: Annotated[str, typer.Argument(help="As `virtflow status` names it.")]) -> None:
+def logs(
+    component: Annotated[str, typer.Argument(help="As `virtflow status` names it.")], verbose: Verbose = False
+) -> None:
     """Print the log of one component."""
     from clusters.local import LocalCluster
 
@@ -64,20 +90,19 @@ def logs(component: Annotated[str, typer.Argument(help="As `virtflow status` nam
 
 
 @app.command()
-def down() -> None:
+def down(verbose: Verbose = False) -> None:
     """Stop the local cluster and remove all it left."""
     from clusters.local import LocalCluster
-    from virtflow.terminal import phase
 
     cluster = LocalCluster(_settings())
-    with phase(f"Taking down cluster {cluster.name}"):
-        cluster.down()
+    undo(f"Taking down cluster {cluster.name}", cluster.down)
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def e2e(
     keep: Annotated[bool, typer.Option(help="Leave the cluster up afterwards.")] = False,
     feature: Annotated[str, typer.Option(help="Only scenarios whose feature or name holds this.")] = "",
+    verbose: Verbose = False,
 ) -> None:
     """Run the features against the local cluster, which is brought up and taken down if it is not up."""
     from virtflow.run import run_features
@@ -90,6 +115,7 @@ def e2e(
 def load(
     users: Annotated[int, typer.Option(min=1, help="Users that send a request a second each.")] = 28,
     duration: Annotated[int, typer.Option(min=10, help="Seconds, of which a tenth is the ramp.")] = 120,
+    verbose: Verbose = False,
 ) -> None:
     """Put load on a replica set of virtual machines and show how it scales. The cluster must be up."""
     import asyncio
@@ -109,7 +135,7 @@ def _settings() -> Settings:
             f"VIRTFLOW_{str(fault['loc'][0]).upper()} is {fault['input']!r}: {fault['msg']}"
             for fault in error.errors()
         ]
-        raise VirtflowError(f"A setting in the environment is not valid. {'; '.join(faults)}.") from None
+        raise InputError(f"A setting in the environment is not valid. {'; '.join(faults)}.") from None
 
 
 def main() -> NoReturn:
@@ -126,14 +152,14 @@ def main() -> NoReturn:
 
 
 def _run() -> int:
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # CI ends a job by SIGTERM, a closed terminal by SIGHUP: both undo what Ctrl-C would.
-        signal.signal(number, signal.default_int_handler)
+    Interrupts().install()
     try:
         app()
     except SystemExit as end:
         return int(end.code or 0)
-    except VirtflowError as error:
-        errors.print(f"\n{error}", style="red", markup=False)
-        return 1
-    return 0
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except Exception as error:
+        errors.print(f"\n{explain(error)}", style="red", markup=False)
+        return error.exit_code if isinstance(error, VirtflowError) else ExitCode.BUG
+    return ExitCode.PASSED

@@ -22,6 +22,7 @@ from clusters.local.kwok import KwokCluster
 from clusters.local.programs import TEMPORAL, WORKER, Ports, create_certificates, install, programs
 from clusters.local.supervisor import Supervisor
 from clusters.local.toolchain import find_toolchain
+from virtflow.errors import InputError
 from virtflow.kube import KubeClient, KubeError
 from virtflow.kube.resources import NODE_METRICS
 from virtflow.settings import Settings
@@ -104,10 +105,10 @@ class LocalCluster:
         ]
 
     def log(self, component: str) -> Path:
-        """The log file of a component. Raises ClusterError, which names the components, if there is none."""
+        """The log file of a component. Raises InputError, which names the components, if there is none."""
         logs = {status.name: status.log for status in self.status()}
         if component not in logs:
-            raise ClusterError(f"There is no component {component!r}. There are: {', '.join(logs) or 'none'}.")
+            raise InputError(f"There is no component {component!r}. There are: {', '.join(logs) or 'none'}.")
         if not logs[component].exists():
             raise ClusterError(f"{component} has not written anything yet: there is no {logs[component]}.")
         return logs[component]

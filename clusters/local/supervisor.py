@@ -125,10 +125,9 @@ class Supervisor:
 
     def stop(self) -> None:
         """End supervisord and all it started, and return when they are gone."""
-        pid = self.pid()
-        if pid is None:
+        supervisord = self._process()
+        if supervisord is None:
             return
-        supervisord = psutil.Process(pid)
         family = supervisord.children(recursive=True)
         # From here on it starts nothing again. It would end one program after the other, so that is done here.
         supervisord.terminate()
@@ -143,6 +142,12 @@ class Supervisor:
             return None
         # A pid that survived in a stale file may be a stranger's by now.
         return pid if str(self._folder / "supervisord.conf") in command else None
+
+    def _process(self) -> psutil.Process | None:
+        """supervisord, also one whose start was interrupted before it had written its pid."""
+        its_own = {"supervisor.supervisord", str(self._folder / "supervisord.conf")}
+        found = (each for each in psutil.process_iter(["cmdline"]) if its_own <= set(each.info["cmdline"] or ()))
+        return next(found, None)
 
     def _launch(self, config: Path) -> None:
         # -m needs no script with a #! line, which a folder with a space in its name would break.

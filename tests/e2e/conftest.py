@@ -15,16 +15,24 @@ from pytest_bdd.parser import Feature, Step
 from pytest_bdd.parser import Scenario as GherkinScenario
 from pytest_bdd.scenario import scenario_wrapper_template_registry
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
 from temporalio.workflow import UpdateMethodMultiParam
 
 from clusters.endpoints import Endpoints
+from load.runner import LoadError
+from tests.e2e import steps
+from tests.e2e.check import check_features
 from tests.e2e.report import Report
 from tests.e2e.steps import *  # noqa: F403  pytest-bdd finds steps by name in the conftest
-from virtflow.temporal import TASK_QUEUE, connect, root_cause
+from virtflow.errors import InfrastructureError, InputError, LeftBehindError, explain
+from virtflow.temporal import TASK_QUEUE, connect, root_cause, words_of
+from virtflow.terminal import phase
 from workflows.models import ScenarioOrder
 from workflows.options import IDLE_TIMEOUT
 from workflows.scenario import Scenario
 
+FEATURES = Path(__file__).parents[2] / "features"
 STEP_LIMIT = timedelta(minutes=30)
 UNDONE_LIMIT = timedelta(minutes=15)
 """Every activity has a shorter limit of its own: these are for a worker or a Temporal that is gone."""
@@ -40,6 +48,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--virtflow-run", default="run", help="id of this run")
     group.addoption("--virtflow-only", default="", help="words of a feature's or a scenario's name")
     group.addoption("--virtflow-report", type=Path, help="folder of this run's report")
+    group.addoption("--virtflow-await-undone", action="store_true", help="interrupted, wait until all is undone")
 
 
 class Session:
@@ -82,9 +91,11 @@ class Session:
         try:
             return self._portal.call(execute)
         except WorkflowUpdateFailedError as error:
-            raise AssertionError(root_cause(error)) from None
+            raise _failure(error) from None
         except TimeoutError:
-            raise AssertionError(_silent(STEP_LIMIT)) from None
+            raise _silent(STEP_LIMIT) from None
+        except RPCError as error:
+            raise _without_temporal(error) from None
 
     def end(self) -> None:
         """End the scenario: everything it made is undone, while the next one is on its way."""
@@ -100,15 +111,38 @@ class Session:
         try:
             return self._portal.call(result)
         except TimeoutError:
-            return [_silent(UNDONE_LIMIT)]
+            raise _silent(UNDONE_LIMIT) from None
+        except RPCError as error:
+            raise _without_temporal(error) from None
 
 
-def _silent(limit: timedelta) -> str:
+def _failure(error: WorkflowUpdateFailedError) -> Exception:
+    """A load that did not work says nothing about what was under load; all else is what the step says."""
+    cause = root_cause(error)
+    ours = isinstance(cause, ApplicationError) and cause.type == LoadError.__name__
+    return InfrastructureError(words_of(cause)) if ours else AssertionError(words_of(cause))
+
+
+def _silent(limit: timedelta) -> InfrastructureError:
     minutes = limit / timedelta(minutes=1)
-    return (
+    return InfrastructureError(
         f"The worker gave no answer for {minutes:.0f} minutes. `virtflow status` shows whether it and Temporal run, "
         f"`virtflow logs worker` what it says."
     )
+
+
+def _without_temporal(error: RPCError) -> InfrastructureError:
+    return InfrastructureError(
+        f"Temporal gave no answer ({error.status.name}: {error.message}). `virtflow status` shows whether it runs, "
+        f"`virtflow logs temporal` what it says."
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Ahead of test_features.py, whose import would stop at the first fault."""
+    markers = {line.partition(":")[0].partition("(")[0].strip() for line in session.config.getini("markers")}
+    check_features(FEATURES, [steps], markers)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -121,7 +155,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     scenarios = [item for item in items if only in names(item) and names(item)]
     if not scenarios:
-        raise pytest.UsageError(f"No scenario has {only!r} in its name or its feature's: there is nothing to run.")
+        raise InputError(f"No scenario has {only!r} in its name or its feature's: there is nothing to run.")
     items[:] = scenarios + [item for item in items if not names(item)]
 
 
@@ -129,12 +163,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def portal() -> Iterator[BlockingPortal]:
     with start_blocking_portal() as portal:
         yield portal
+        # A step that was interrupted may still be waiting for its answer.
+        portal.call(portal.stop, True)
 
 
 @pytest.fixture(scope="session")
 def endpoints(pytestconfig: pytest.Config) -> Endpoints:
     file: Path = pytestconfig.getoption("--virtflow-endpoints")
-    return Endpoints.load(file)
+    endpoints = Endpoints.load(file)
+    pytestconfig.stash[report_key].kubevirt = endpoints.kubevirt
+    return endpoints
 
 
 @pytest.fixture(scope="session")
@@ -148,9 +186,16 @@ def report(pytestconfig: pytest.Config) -> Report:
 
 
 @pytest.fixture(scope="session")
-def sessions() -> list[Session]:
-    """Every session of this run, for the last test to see them undone."""
-    return []
+def sessions(request: pytest.FixtureRequest, temporal: Client) -> Iterator[list[Session]]:
+    """Every session of this run, for the last test to see them undone. An interrupted run has no last test."""
+    sessions: list[Session] = []
+    yield sessions
+    interrupted = request.session.exitstatus == pytest.ExitCode.INTERRUPTED
+    if interrupted and request.config.getoption("--virtflow-await-undone"):
+        with phase("Interrupted: undoing what the scenarios made"):
+            left = [line for session in sessions for line in session.left()]
+        if left:
+            raise LeftBehindError("Cleanup left something behind: " + "; ".join(left))
 
 
 @pytest.fixture
@@ -163,7 +208,7 @@ def session(
 ) -> Iterator[Session]:
     scenario = request.node.stash[scenario_key]
     run_id: str = pytestconfig.getoption("--virtflow-run")
-    workflow_id = f"{run_id}/{slug(scenario.feature.name or '')}/{slug(request.node.name)}"
+    workflow_id = f"{run_id}/{slug(scenario.feature.name or '')}/{request.node.name}"
     order = ScenarioOrder(
         run_id=run_id,
         feature=scenario.feature.name or "",
@@ -185,7 +230,7 @@ def session(
 
 
 def slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    return re.sub(r"[\W_]+", "-", text.lower()).strip("-")
 
 
 # What happens, as it happens
@@ -194,10 +239,8 @@ report_key = pytest.StashKey[Report]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    file: Path | None = config.getoption("--virtflow-endpoints")
-    kubevirt = Endpoints.load(file).kubevirt if file else ""
     folder: Path | None = config.getoption("--virtflow-report")
-    config.stash[report_key] = Report(config.getoption("--virtflow-run"), kubevirt, folder)
+    config.stash[report_key] = Report(config.getoption("--virtflow-run"), folder)
 
 
 def pytest_bdd_before_scenario(request: pytest.FixtureRequest, feature: Feature, scenario: GherkinScenario) -> None:
@@ -216,7 +259,7 @@ def pytest_bdd_after_step(request: pytest.FixtureRequest) -> None:
 
 
 def pytest_bdd_step_error(request: pytest.FixtureRequest, exception: Exception) -> None:
-    request.config.stash[report_key].step_ends(time.monotonic(), str(exception) or repr(exception))
+    request.config.stash[report_key].step_ends(time.monotonic(), explain(exception))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -228,13 +271,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     else:
         report.cleanup_reports(outcome)
     return outcome
-
-
-def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str]:
-    # The steps were printed as they happened: no dots between them.
-    if report.failed and report.when != "call":
-        return "error", "", ""
-    return report.outcome if report.when == "call" else "", "", ""
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -32,9 +32,10 @@ class ScenarioRecord:
 class Report:
     """Collects what the hooks tell it. With no folder it only prints."""
 
-    def __init__(self, run_id: str, kubevirt: str, folder: Path | None) -> None:
+    def __init__(self, run_id: str, folder: Path | None) -> None:
+        self.kubevirt = ""
+        """What plays KubeVirt: known when the cluster is up."""
         self._run_id = run_id
-        self._kubevirt = kubevirt
         self._folder = folder
         self._scenarios: list[ScenarioRecord] = []
         self._step = ("", 0.0)
@@ -74,7 +75,10 @@ class Report:
             scenario.outcome = "passed"
         if report.failed:
             scenario.outcome = "failed"
-            scenario.problem = scenario.problem or f"{report.when}: {_last_line(report.longreprtext)}"
+            if not any(step.error for step in scenario.steps):
+                # What fails in a step was said when it happened.
+                scenario.problem = scenario.problem or f"{report.when}: {_last_line(report.longreprtext)}"
+                console.print(f"    [red]✗[/] {_escaped(scenario.problem)}", style="red")
 
     def cleanup_reports(self, report: pytest.TestReport) -> None:
         """The outcome of the last test, which sees that everything is undone."""
@@ -86,11 +90,13 @@ class Report:
             )
 
     def write(self) -> None:
-        if self._folder is None:
+        if self._folder is None or not self._scenarios:
             return
         passed = sum(scenario.outcome == "passed" for scenario in self._scenarios)
-        lines = [f"# Run {self._run_id}", "", f"{passed} of {len(self._scenarios)} scenarios passed.", ""]
-        lines += [f"KubeVirt: {self._kubevirt}", ""]
+        result = f"{passed} of {len(self._scenarios)} scenarios passed."
+        console.print(f"\n{result}")
+        lines = [f"# Run {self._run_id}", "", result, ""]
+        lines += [f"KubeVirt: {self.kubevirt}", ""]
         feature = None
         for scenario in self._scenarios:
             if scenario.feature != feature:

