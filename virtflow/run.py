@@ -106,7 +106,6 @@ class _Run:
         self.cluster.up()
         if was_up:
             self.cluster.restart_worker()
-        console.print()
 
     def pytest_exception_interact(
         self, call: pytest.CallInfo[object], report: pytest.CollectReport | pytest.TestReport
