@@ -25,9 +25,9 @@ from tests.e2e import steps
 from tests.e2e.check import check_features
 from tests.e2e.report import Report
 from tests.e2e.steps import *  # noqa: F403  pytest-bdd finds steps by name in the conftest
-from virtflow.errors import InfrastructureError, InputError, LeftBehindError, explain
+from virtflow.errors import InfrastructureError, InputError, explain
 from virtflow.temporal import TASK_QUEUE, connect, root_cause, words_of
-from virtflow.terminal import phase
+from virtflow.terminal import console, phase
 from workflows.models import ScenarioOrder
 from workflows.options import IDLE_TIMEOUT
 from workflows.scenario import Scenario
@@ -195,7 +195,7 @@ def sessions(request: pytest.FixtureRequest, temporal: Client) -> Iterator[list[
         with phase("Interrupted: undoing what the scenarios made"):
             left = [line for session in sessions for line in session.left()]
         if left:
-            raise LeftBehindError("Cleanup left something behind: " + "; ".join(left))
+            console.print("Cleanup left something behind: " + "; ".join(left), style="red", markup=False)
 
 
 @pytest.fixture
@@ -263,13 +263,16 @@ def pytest_bdd_step_error(request: pytest.FixtureRequest, exception: Exception) 
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     outcome = yield
     report = item.config.stash[report_key]
+    problem = explain(call.excinfo.value) if outcome.failed and call.excinfo else None
     if scenario_key in item.stash:
-        report.scenario_reports(outcome)
+        report.scenario_reports(outcome, problem)
     else:
-        report.cleanup_reports(outcome)
+        report.cleanup_reports(outcome, problem)
     return outcome
 
 

@@ -67,27 +67,25 @@ class Report:
         if error:
             console.print("      " + error.replace("\n", "\n      "), style="red", markup=False)
 
-    def scenario_reports(self, report: pytest.TestReport) -> None:
+    def scenario_reports(self, report: pytest.TestReport, problem: str | None) -> None:
         """The outcome of a test's setup, call or teardown: the scenario's own, whichever part fails."""
         scenario = self._scenarios[-1]
         scenario.took += timedelta(seconds=report.duration)
         if report.when == "teardown" and report.passed and scenario.outcome == "not finished":
             scenario.outcome = "passed"
-        if report.failed:
+        if problem:
             scenario.outcome = "failed"
             if not any(step.error for step in scenario.steps):
                 # What fails in a step was said when it happened.
-                scenario.problem = scenario.problem or f"{report.when}: {_last_line(report.longreprtext)}"
-                console.print(f"    [red]✗[/] {_escaped(scenario.problem)}", style="red")
+                scenario.problem = scenario.problem or f"{report.when}: {problem}"
+                console.print(f"    [red]✗ {_escaped(scenario.problem)}[/]")
 
-    def cleanup_reports(self, report: pytest.TestReport) -> None:
+    def cleanup_reports(self, report: pytest.TestReport, problem: str | None) -> None:
         """The outcome of the last test, which sees that everything is undone."""
-        if report.when == "call":
-            self._left = _last_line(report.longreprtext) if report.failed else ""
+        if report.when == "call" or problem:
+            self._left = problem or ""
             words = _escaped(self._left) or "Everything the scenarios made is gone"
-            console.print(
-                f"\n  {'[red]✗[/]' if report.failed else '[green]✓[/]'} {words} [dim]{report.duration:.2f}s[/]"
-            )
+            console.print(f"\n  {'[red]✗[/]' if problem else '[green]✓[/]'} {words} [dim]{report.duration:.2f}s[/]")
 
     def write(self) -> None:
         if self._folder is None or not self._scenarios:
@@ -125,8 +123,3 @@ def _seconds(took: timedelta) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("[", "\\[")
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].removeprefix("E").strip() if lines else ""

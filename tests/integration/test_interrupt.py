@@ -1,6 +1,6 @@
 """An interrupted run leaves nothing: each test brings up a cluster of its own and interrupts at one moment.
 
-What a signal does to a program that undoes is tests/unit/test_interrupts.py's; here it is the real cluster's processes.
+What a signal does to a program that undoes is in tests/unit/test_interrupts.py.
 """
 
 import os

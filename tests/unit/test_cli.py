@@ -3,18 +3,15 @@
 import dataclasses
 import json
 import os
-import shutil
 import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from tests.unit.checkout_support import ROOT, copy_checkout, virtflow_of
 from tests.unit.test_endpoints import ENDPOINTS
 from virtflow.exit_codes import ExitCode
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -24,15 +21,6 @@ def state(tmp_path: Path) -> Path:
 
 def virtflow(state: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return virtflow_of(ROOT, state, *arguments, **environment)
-
-
-def virtflow_of(checkout: Path, state: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    own = {key: value for key, value in os.environ.items() if not key.startswith("VIRTFLOW_")}
-    given = {"VIRTFLOW_STATE_HOME": str(state), "PYTHONPATH": str(checkout), "COLUMNS": "400", "NO_COLOR": "1"}
-    command = [sys.executable, "-m", "virtflow", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, timeout=60, cwd=checkout, env=own | given | environment
-    )
 
 
 def assert_one_paragraph(result: subprocess.CompletedProcess[str], code: ExitCode) -> str:
@@ -165,14 +153,7 @@ def test_help_has_the_exit_codes(state: Path, arguments: list[str]) -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of this checkout, to be broken."""
-    copy = tmp_path / "a checkout"
-    copy.mkdir()
-    for name in ("activities", "clusters", "features", "load", "tests/e2e", "virtflow", "workflows"):
-        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "tests/__init__.py", "tests/conftest.py"):
-        shutil.copy(ROOT / name, copy / name)
-    return copy
+    return copy_checkout(tmp_path / "a checkout")
 
 
 def assert_nothing_was_started(state: Path, checkout: Path) -> None:

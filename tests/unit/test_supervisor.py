@@ -149,6 +149,15 @@ def test_restart_ends_one_program_and_starts_it(supervisor: Supervisor) -> None:
     assert running(supervisor, "two")
 
 
+def test_stop_finds_a_supervisor_that_has_not_written_its_pid(supervisor: Supervisor, folder: Path) -> None:
+    supervisor.configure([python("one", SLEEPS)])
+    supervisor.start()
+    daemon, one = psutil.Process(supervisor.pid()), psutil.Process(running(supervisor, "one"))
+    (folder / "supervisord.pid").unlink()
+    supervisor.stop()
+    assert [process for process in (daemon, one) if runs(process)] == []
+
+
 def test_stop_leaves_no_process_and_lets_each_end_in_its_own_way(supervisor: Supervisor, folder: Path) -> None:
     graceful = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(open('bye', 'w'))); " + SLEEPS
     parent = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEPS!r}]); {SLEEPS}"
