@@ -152,14 +152,17 @@ def main() -> NoReturn:
 
 
 def _run() -> int:
-    Interrupts().install()
+    interrupts = Interrupts()
+    interrupts.install()
     try:
         app()
+        code = 0
     except SystemExit as end:
-        return int(end.code or 0)
+        code = int(end.code or 0)
     except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
+        code = ExitCode.INTERRUPTED
     except Exception as error:
         errors.print(f"\n{explain(error)}", style="red", markup=False)
-        return error.exit_code if isinstance(error, VirtflowError) else ExitCode.BUG
-    return ExitCode.PASSED
+        code = error.exit_code if isinstance(error, VirtflowError) else ExitCode.BUG
+    # Code that was interrupted sometimes raises something else.
+    return ExitCode.INTERRUPTED if interrupts.asked else code

@@ -31,7 +31,7 @@ class Interrupts:
     """The process's handler of all three; raises KeyboardInterrupt once."""
 
     def __init__(self) -> None:
-        self._asked = False
+        self.asked = False
         self._told = False
         self._terminals = [descriptor for descriptor in (1, 2) if os.isatty(descriptor)]
 
@@ -42,8 +42,8 @@ class Interrupts:
     def _answer(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGHUP:
             self._forget_terminal()
-        if not self._asked:
-            self._asked = True
+        if not self.asked:
+            self.asked = True
             raise KeyboardInterrupt
         if not self._told:
             self._told = True

@@ -68,6 +68,8 @@ def _run_pytest(run: "_Run", run_id: str, only: str, stays: bool) -> ExitCode:
         "-p",
         "no:terminal",
         "--capture=no",
+        # An interrupt in the middle of a hook is still one.
+        "-Wignore::pluggy.PluggyTeardownRaisedWarning",
         # Those of the project's own tests, which the terminal plugin knows.
         "--override-ini=addopts=--strict-markers",
         f"--junitxml={run.report / 'junit.xml'}",
@@ -80,6 +82,7 @@ def _run_pytest(run: "_Run", run_id: str, only: str, stays: bool) -> ExitCode:
     ended = pytest.main(arguments, plugins=[run])
     if run.stopped_by is not None:
         raise run.stopped_by
+    run.blame_cluster()
     code = worst(run.failures)
     if ended != (pytest.ExitCode.TESTS_FAILED if run.failures else pytest.ExitCode.OK):
         raise RuntimeError(f"pytest ended with {ended!r}, although this run's code is {code!r}")
@@ -130,6 +133,16 @@ class _Run:
         except Exception as error:
             self._stop(error.__cause__ or error)
             raise pytest.UsageError from error  # which, without words, it ends by in silence
+
+    def blame_cluster(self) -> None:
+        """A failure on a cluster whose components are not all there says nothing about what is tested."""
+        missing = [component.name for component in self.cluster.status() if component.state != "RUNNING"]
+        if self.failures and missing:
+            self.failures.append(ExitCode.INFRASTRUCTURE)
+            names = ", ".join(missing)
+            console.print(
+                f"Not running: {names}. So it may be the cluster that failed; its logs are kept.", style="red"
+            )
 
     def _stop(self, error: BaseException) -> None:
         self.stopped_by = self.stopped_by or error

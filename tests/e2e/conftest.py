@@ -3,7 +3,7 @@
 import hashlib
 import re
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -84,36 +84,33 @@ class Session:
         self._asked += 1
         update_id = f"{self._position:03}-{self._asked}-{digest}"
 
-        async def execute() -> Result:
-            with fail_after(STEP_LIMIT.total_seconds()):
-                return await self._handle.execute_update(update, order, id=update_id)
-
         try:
-            return self._portal.call(execute)
+            return talk(self._portal, STEP_LIMIT, lambda: self._handle.execute_update(update, order, id=update_id))
         except WorkflowUpdateFailedError as error:
             raise _failure(error) from None
-        except TimeoutError:
-            raise _silent(STEP_LIMIT) from None
-        except RPCError as error:
-            raise _without_temporal(error) from None
 
     def end(self) -> None:
         """End the scenario: everything it made is undone, while the next one is on its way."""
-        self._portal.call(self._handle.signal, Scenario.end)
+        talk(self._portal, STEP_LIMIT, lambda: self._handle.signal(Scenario.end))
 
     def left(self) -> list[str]:
         """Wait until the scenario is undone, and say what could not be."""
+        return talk(self._portal, UNDONE_LIMIT, self._handle.result)
 
-        async def result() -> list[str]:
-            with fail_after(UNDONE_LIMIT.total_seconds()):
-                return await self._handle.result()
 
-        try:
-            return self._portal.call(result)
-        except TimeoutError:
-            raise _silent(UNDONE_LIMIT) from None
-        except RPCError as error:
-            raise _without_temporal(error) from None
+def talk(portal: BlockingPortal, limit: timedelta, call: Callable[[], Awaitable[Result]]) -> Result:
+    """Ask Temporal from a synchronous step. Raises InfrastructureError if there is no answer within the limit."""
+
+    async def within_limit() -> Result:
+        with fail_after(limit.total_seconds()):
+            return await call()
+
+    try:
+        return portal.call(within_limit)
+    except TimeoutError:
+        raise _silent(limit) from None
+    except RPCError as error:
+        raise _without_temporal(error) from None
 
 
 def _failure(error: WorkflowUpdateFailedError) -> Exception:
@@ -223,7 +220,7 @@ def session(
     async def start() -> WorkflowHandle[Any, list[str]]:
         return await temporal.start_workflow(Scenario.run, order, id=workflow_id, task_queue=TASK_QUEUE)
 
-    session = Session(portal, portal.call(start), order)
+    session = Session(portal, talk(portal, STEP_LIMIT, start), order)
     sessions.append(session)
     yield session
     session.end()

@@ -8,7 +8,10 @@ from tests.unit.checkout_support import copy_checkout, virtflow_of
 from virtflow.exit_codes import ExitCode
 
 CLUSTER = """
-from pathlib import Path
+import shutil
+from collections import namedtuple
+
+ComponentStatus = namedtuple("ComponentStatus", "name state log")
 
 class LocalCluster:
     name = "fake"
@@ -27,11 +30,12 @@ class LocalCluster:
         print("worker", flush=True)
 
     def status(self):
-        return []
+        log = self.folder / "etcd.log"
+        return [ComponentStatus("etcd", "STOPPED", log)] if (self.folder / "stopped").exists() else []
 
     def down(self):
         print("down", flush=True)
-        self.folder.rmdir()
+        shutil.rmtree(self.folder)
 """
 SESSION = """
 
@@ -56,7 +60,7 @@ def temporal():
     pass
 """
 STEPS = """
-import os, signal
+import os, pathlib, signal
 from pytest_bdd import given
 from virtflow.errors import InfrastructureError
 
@@ -75,6 +79,11 @@ def silent():
 @given("the step stumbles")
 def stumbles():
     {}["foot"]
+
+@given("the cluster fails")
+def breaks():
+    pathlib.Path(os.environ["VIRTFLOW_STATE_HOME"], "stopped").touch()
+    raise AssertionError("It is not so.")
 
 @given("Ctrl-C")
 def interrupted():
@@ -114,6 +123,7 @@ class Ended:
         ({"one": "it is so", "two": "it is so"}, 0, "2 of 2 scenarios passed."),
         ({"one": "it is so", "two": "it is not so"}, 1, "✗ Given it is not so 0.00s\n      It is not so.\n"),
         ({"one": "nobody answers", "two": "it is not so"}, 3, "      Nobody answers.\n"),
+        ({"one": "the cluster fails"}, 3, "\nNot running: etcd. So it may be the cluster that failed"),
         ({"stuck": "it is so"}, 3, "    ✗ teardown: Nobody ended it.\n"),
         (
             {"left": "it is so"},
