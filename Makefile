@@ -1,6 +1,6 @@
 # Every target makes what it needs first: the virtual environment here, the toolchain in the user's cache.
-# Settings: TOOLCHAIN=auto|build|upstream|<folder>, MIRROR=<url>, CLUSTER=<name>, KEEP=1; of load: USERS=<number>,
-# DURATION=<seconds>; of journey: TENANTS=<number>, LOAD=0, USERS=<number>; of bench: MOST=<number>.
+# Settings: TOOLCHAIN=auto|build|upstream|<folder>, MIRROR=<url>, CLUSTER=<name>, KEEP=1, V=1 (tracebacks); of load:
+# USERS=<number>, DURATION=<seconds>; of journey: TENANTS=<number>, LOAD=0, USERS=<number>; of bench: MOST=<number>.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,6 +9,7 @@ export VIRTFLOW_TOOLCHAIN := $(or $(TOOLCHAIN),auto)
 export VIRTFLOW_MIRROR := $(or $(MIRROR),$(VIRTFLOW_MIRROR))
 export VIRTFLOW_CLUSTER := $(or $(CLUSTER),local)
 export VIRTFLOW_KEEP := $(or $(KEEP),0)
+export VIRTFLOW_VERBOSE := $(or $(V),0)
 
 .PHONY: e2e test up down status logs load journey bench doctor lint format
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from virtflow.errors import VirtflowError
+from virtflow.errors import InfrastructureError
 
 __all__ = ["ENDPOINTS_FILE", "ClusterError", "Endpoints"]
 
@@ -14,7 +14,7 @@ ENDPOINTS_FILE = "endpoints.json"
 """In the folder of a cluster's state."""
 
 
-class ClusterError(VirtflowError):
+class ClusterError(InfrastructureError):
     """A cluster could not be brought up, reached or taken down."""
 
 

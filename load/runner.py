@@ -20,7 +20,7 @@ from pathlib import Path
 import psutil
 
 from load.results import LoadPlan, LoadProgress, LoadResult, RunFiles, RunLog
-from virtflow.errors import VirtflowError
+from virtflow.errors import InfrastructureError
 
 __all__ = ["LoadError", "run_load", "stop_load"]
 
@@ -37,7 +37,7 @@ OVERTIME = timedelta(seconds=60)
 OUTPUT_LINES = 15
 
 
-class LoadError(VirtflowError):
+class LoadError(InfrastructureError):
     """The load itself did not work; says nothing about what was under load."""
 
 

@@ -16,13 +16,13 @@ from activities.load import plan_of
 from clusters.endpoints import Endpoints
 from load.results import LoadProgress, LoadResult
 from load.runner import run_load
-from virtflow.errors import VirtflowError
+from virtflow.errors import LeftBehindError, VirtflowError
 from virtflow.kube import Informer, KubeClient
 from virtflow.kube.resources import HPAS, VMIRS
 from virtflow.sequence.scale import current_utilization
 from virtflow.temporal import TASK_QUEUE, connect
 from virtflow.terminal import console, phase
-from workflows.failures import root_cause
+from workflows.failures import words_of
 from workflows.models import LoadOrder, ReplicaSetOrder, ReplicaSetRef, ScenarioOrder, TenantOrder
 from workflows.scenario import Scenario
 
@@ -56,12 +56,12 @@ async def apply_load(endpoints: Endpoints, folder: Path, users: int, duration: t
             )
         _summarize(result)
     except WorkflowUpdateFailedError as error:
-        raise VirtflowError(f"The replica set could not be made: {root_cause(error)}") from error
+        raise VirtflowError(f"The replica set could not be made: {words_of(error)}") from error
     finally:
         await session.signal(Scenario.end)
         with phase("Removing the replica set"):
             if left := await session.result():
-                raise VirtflowError(f"Not everything could be removed: {'; '.join(left)}")
+                raise LeftBehindError(f"Not everything could be removed: {'; '.join(left)}")
     if result.latencies.failed == result.requests:
         raise VirtflowError(f"All {result.requests} requests failed. `virtflow logs guests` may say why.")
 

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import sys
 from datetime import timedelta
 from typing import Annotated, NoReturn
@@ -11,26 +10,51 @@ import typer
 from pydantic import ValidationError
 from rich.table import Table
 
-from virtflow.errors import VirtflowError
-from virtflow.settings import Settings
+from virtflow.errors import VERBOSE, InputError, VirtflowError, explain
+from virtflow.exit_codes import ExitCode
+from virtflow.interrupts import Interrupts, undo
+from virtflow.settings import Settings, faults_of
 from virtflow.terminal import console, errors
 
 __all__ = ["app", "main"]
 
 app = typer.Typer(
-    help="End-to-end tests of multi-tenant KubeVirt as durable workflows.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
+def _be_verbose(verbose: bool) -> None:
+    if verbose:
+        os.environ[VERBOSE] = "1"
+
+
+Verbose = Annotated[
+    bool,
+    typer.Option("--verbose", "-v", envvar=VERBOSE, callback=_be_verbose, help="Show an error with its traceback."),
+]
+EXIT_CODES = "Exit codes: " + "; ".join(f"{code.value} {code.meaning}" for code in ExitCode) + "."
+
+
+@app.callback(epilog=EXIT_CODES)
+def virtflow(verbose: Verbose = False) -> None:
+    """End-to-end tests of multi-tenant KubeVirt as durable workflows."""
+
+
 @app.command()
-def up() -> None:
+def up(verbose: Verbose = False) -> None:
     """Bring the local cluster up: Kubernetes, KubeVirt's stand-in, the IAM gateway, Temporal, a worker."""
     from clusters.local import LocalCluster
 
-    endpoints = LocalCluster(_settings()).up()
+    cluster = LocalCluster(_settings())
+    started_here = not cluster.is_up()
+    try:
+        endpoints = cluster.up()
+    except KeyboardInterrupt:
+        if started_here:
+            undo(f"Interrupted: taking down cluster {cluster.name}", cluster.down)
+        raise
     console.print(f"\nCluster {endpoints.name} is up. KubeVirt: {endpoints.kubevirt}", markup=False)
     console.print(f"  export KUBECONFIG='{endpoints.kubeconfig}'", markup=False)
     console.print(f"  IAM gateway   {endpoints.gateway_url}")
@@ -38,7 +62,7 @@ def up() -> None:
 
 
 @app.command()
-def status() -> None:
+def status(verbose: Verbose = False) -> None:
     """Show each process of the local cluster."""
     from clusters.local import LocalCluster
 
@@ -54,11 +78,13 @@ def status() -> None:
             console.print(f"\n{component.name} was given up: {component.description}. Its last lines:", markup=False)
             console.print(component.last_lines, markup=False)
     if any(component.state != "RUNNING" for component in components):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.INFRASTRUCTURE)
 
 
 @app.command()
-def logs(component: Annotated[str, typer.Argument(help="As `virtflow status` names it.")]) -> None:
+def logs(
+    component: Annotated[str, typer.Argument(help="As `virtflow status` names it.")], verbose: Verbose = False
+) -> None:
     """Print the log of one component."""
     from clusters.local import LocalCluster
 
@@ -68,20 +94,19 @@ def logs(component: Annotated[str, typer.Argument(help="As `virtflow status` nam
 
 
 @app.command()
-def down() -> None:
+def down(verbose: Verbose = False) -> None:
     """Stop the local cluster and remove all it left."""
     from clusters.local import LocalCluster
-    from virtflow.terminal import phase
 
     cluster = LocalCluster(_settings())
-    with phase(f"Taking down cluster {cluster.name}"):
-        cluster.down()
+    undo(f"Taking down cluster {cluster.name}", cluster.down)
 
 
-@app.command()
+@app.command(epilog=EXIT_CODES)
 def e2e(
     keep: Annotated[bool, typer.Option(help="Leave the cluster up afterwards.")] = False,
     feature: Annotated[str, typer.Option(help="Only scenarios whose feature or name holds this.")] = "",
+    verbose: Verbose = False,
 ) -> None:
     """Run the features against the local cluster, which is brought up and taken down if it is not up."""
     from virtflow.run import run_features
@@ -94,6 +119,7 @@ def e2e(
 def load(
     users: Annotated[int, typer.Option(min=1, help="Users that send a request a second each.")] = 28,
     duration: Annotated[int, typer.Option(min=10, help="Seconds, of which a tenth is the ramp.")] = 120,
+    verbose: Verbose = False,
 ) -> None:
     """Put load on a replica set of virtual machines and show how it scales. The cluster must be up."""
     import asyncio
@@ -110,6 +136,7 @@ def journey(
     tenants: Annotated[int, typer.Option(min=1, help="Tenants that go their way at the same time.")] = 1,
     load: Annotated[bool, typer.Option(help="Also a replica set for each, scaled by load.")] = True,
     users: Annotated[int, typer.Option(min=1, help="Users of each tenant's load, a request a second each.")] = 28,
+    verbose: Verbose = False,
 ) -> None:
     """Let tenants go through the whole diagram, and show how long each phase took."""
     from virtflow.journey import run_journeys
@@ -123,6 +150,7 @@ def bench(
         int, typer.Option(min=10, help="Virtual machines at once: 10, then ten times more, up to it.")
     ] = 1000,
     rounds: Annotated[int, typer.Option(min=1, help="How often the comparisons are repeated.")] = 3,
+    verbose: Verbose = False,
 ) -> None:
     """Measure what the harness adds to what a cluster needs anyway, on a cluster made for it."""
     from virtflow.bench import run_bench
@@ -131,7 +159,7 @@ def bench(
 
 
 @app.command()
-def doctor() -> None:
+def doctor(verbose: Verbose = False) -> None:
     """Say what is missing on this machine, and how to get it. Ends with 3 if no run can be."""
     from virtflow.doctor import report
 
@@ -142,11 +170,13 @@ def _settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        faults = [
-            f"VIRTFLOW_{str(fault['loc'][0]).upper()} is {fault['input']!r}: {fault['msg']}"
-            for fault in error.errors()
-        ]
-        raise VirtflowError(f"A setting in the environment is not valid. {'; '.join(faults)}.") from None
+        raise InputError(f"A setting in the environment is not valid. {'; '.join(faults_of(error))}.") from None
+
+
+def _except_loopback_from_proxies() -> None:
+    """The Kubernetes client would ask a proxy in the environment for the local cluster, too."""
+    for variable in ("NO_PROXY", "no_proxy"):
+        os.environ[variable] = ",".join(filter(None, (os.environ.get(variable), "127.0.0.1", "localhost")))
 
 
 def main() -> NoReturn:
@@ -163,14 +193,18 @@ def main() -> NoReturn:
 
 
 def _run() -> int:
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        # CI ends a job by SIGTERM, a closed terminal by SIGHUP: both undo what Ctrl-C would.
-        signal.signal(number, signal.default_int_handler)
+    interrupts = Interrupts()
+    interrupts.install()
+    _except_loopback_from_proxies()
     try:
         app()
+        code = 0
     except SystemExit as end:
-        return int(end.code or 0)
-    except VirtflowError as error:
-        errors.print(f"\n{error}", style="red", markup=False)
-        return 1
-    return 0
+        code = int(end.code or 0)
+    except KeyboardInterrupt:
+        code = ExitCode.INTERRUPTED
+    except Exception as error:
+        errors.print(f"\n{explain(error)}", style="red", markup=False)
+        code = error.exit_code if isinstance(error, VirtflowError) else ExitCode.BUG
+    # Code that was interrupted sometimes raises something else.
+    return ExitCode.INTERRUPTED if interrupts.asked else code

@@ -14,12 +14,12 @@ import resource
 import shutil
 import socket
 import sys
-import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from virtflow.errors import VirtflowError
+from virtflow.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,9 +27,6 @@ if TYPE_CHECKING:
     from virtflow.settings import Settings
 
 __all__ = ["Finding", "diagnose", "report"]
-
-ESSENTIAL_MISSING = 3
-"""The exit code when something is missing without which no run can be."""
 
 OLDEST_PYTHON = (3, 11)
 GB = 1e9
@@ -58,13 +55,13 @@ class Finding:
     text: str
 
 
-def report() -> int:
-    """Print a line for each check; returns the exit code."""
+def report() -> ExitCode:
+    """Print a line for each check. INFRASTRUCTURE if something is missing without which no run can be."""
     findings = []
     for finding in diagnose():
         _print(finding)
         findings.append(finding)
-    return ESSENTIAL_MISSING if any(finding.mark == "✗" for finding in findings) else 0
+    return ExitCode.INFRASTRUCTURE if any(finding.mark == "✗" for finding in findings) else ExitCode.PASSED
 
 
 def diagnose() -> Iterator[Finding]:
@@ -77,14 +74,13 @@ def diagnose() -> Iterator[Finding]:
         check_descriptors,
         check_inotify,
         check_loopback,
-        check_proxy,
     ):
         yield from _guarded(check)
     try:
         from pydantic import ValidationError
 
         import clusters.local  # noqa: F401
-        from virtflow.settings import Settings
+        from virtflow.settings import Settings, faults_of
     except (ImportError, SyntaxError) as error:
         if _in_venv():
             yield Finding("✗", f"Packages: {error}. Remove the folder {sys.prefix}, and `make up` makes it anew.")
@@ -95,8 +91,8 @@ def diagnose() -> Iterator[Finding]:
     try:
         settings = Settings()
     except ValidationError as error:
-        for fault in error.errors():
-            yield Finding("✗", f"Settings: VIRTFLOW_{str(fault['loc'][0]).upper()}: {fault['msg']}")
+        for fault in faults_of(error):
+            yield Finding("✗", f"Settings: {fault}")
         return
     for check_with in (check_state, check_cache, check_ports, check_toolchain, check_clusters):
         yield from _guarded(check_with, settings)
@@ -219,22 +215,6 @@ def check_loopback() -> Iterator[Finding]:
     else:
         yield Finding(
             "✗", "Loopback: localhost is not 127.0.0.1. Put the line `127.0.0.1 localhost` into /etc/hosts."
-        )
-
-
-def check_proxy() -> Iterator[Finding]:
-    """Of our clients only the Kubernetes client goes by these variables, and only for https; Go's programs
-    except 127.0.0.1 by themselves."""
-    proxy = urllib.request.getproxies().get("https")
-    if proxy is None:
-        yield Finding("✓", "Proxy: none for https in the environment")
-    elif urllib.request.proxy_bypass("127.0.0.1"):
-        yield Finding("✓", "Proxy: the one for https in the environment excepts 127.0.0.1")
-    else:
-        yield Finding(
-            "✗",
-            "Proxy: HTTPS_PROXY is set and NO_PROXY does not except 127.0.0.1, so the proxy would be asked for the "
-            "local cluster. Type: export NO_PROXY=127.0.0.1,localhost",
         )
 
 

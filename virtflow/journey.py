@@ -20,12 +20,14 @@ from temporalio.exceptions import CancelledError
 from temporalio.service import RPCError, RPCStatusCode
 
 from clusters.local import LocalCluster
-from virtflow.errors import VirtflowError
+from virtflow.errors import InfrastructureError, LeftBehindError
+from virtflow.exit_codes import ExitCode
+from virtflow.interrupts import undo
 from virtflow.journey_report import Journey, failures_of, table_of, write_journeys
 from virtflow.settings import Settings
 from virtflow.temporal import TASK_QUEUE, connect
 from virtflow.terminal import console, phase
-from workflows.failures import root_cause
+from workflows.failures import words_of
 from workflows.models import JourneyLoad, JourneyOrder, JourneyPhase, TenantJourneyOutcome, TenantOrder
 from workflows.tenant_journey import PHASE, TenantJourney
 
@@ -42,12 +44,10 @@ WORKER_LIMIT = timedelta(seconds=30)
 PROGRESS_EVERY = timedelta(seconds=1)
 POLL = timedelta(milliseconds=200)
 
-FAILED, LEFT, INTERRUPTED = 1, 4, 130
-
 Handle = WorkflowHandle[TenantJourney, TenantJourneyOutcome]
 
 
-def run_journeys(settings: Settings, *, tenants: int, users: int | None) -> int:
+def run_journeys(settings: Settings, *, tenants: int, users: int | None) -> ExitCode:
     """Run and report; return the exit code. `users` put load on each tenant's replica set, if given.
 
     Uses the cluster that is up, or brings one up and takes it down.
@@ -56,11 +56,8 @@ def run_journeys(settings: Settings, *, tenants: int, users: int | None) -> int:
     report = Path.cwd() / "reports" / run_id
     report.mkdir(parents=True)
     orders = journey_orders(run_id, tenants, users)
-    try:
-        with _cluster(settings) as cluster:
-            return asyncio.run(_run(cluster, orders, report))
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    with _cluster(settings) as cluster:
+        return asyncio.run(_run(cluster, orders, report))
 
 
 def journey_orders(run_id: str, tenants: int, users: int | None) -> dict[str, JourneyOrder]:
@@ -104,11 +101,10 @@ def _cluster(settings: Settings) -> Iterator[LocalCluster]:
         yield cluster
     finally:
         if started_here and not settings.keep:
-            with phase(f"Taking down cluster {cluster.name}"):
-                cluster.down()
+            undo(f"Taking down cluster {cluster.name}", cluster.down)
 
 
-async def _run(cluster: LocalCluster, orders: dict[str, JourneyOrder], report: Path) -> int:
+async def _run(cluster: LocalCluster, orders: dict[str, JourneyOrder], report: Path) -> ExitCode:
     endpoints = cluster.endpoints()
     temporal = await connect(endpoints)
     with phase("Waiting for the worker"):
@@ -122,8 +118,8 @@ async def _run(cluster: LocalCluster, orders: dict[str, JourneyOrder], report: P
     console.print(f"KubeVirt: {endpoints.kubevirt}", markup=False)
     console.print(f"Report: {report / 'journeys.json'}", markup=False)
     if any(journey.left for journey in journeys):
-        return LEFT
-    return FAILED if any(journey.failure for journey in journeys) else 0
+        return ExitCode.LEFT_BEHIND
+    return ExitCode.FAILED if any(journey.failure for journey in journeys) else ExitCode.PASSED
 
 
 async def travel(temporal: Client, orders: dict[str, JourneyOrder]) -> list[Journey]:
@@ -150,7 +146,7 @@ async def _end_of(handle: Handle, tenant: str) -> Journey:
     try:
         outcome = await handle.result()
     except WorkflowFailureError as error:
-        problem = root_cause(error)
+        problem = words_of(error)
         is_clean = isinstance(error.cause, CancelledError)
         return Journey(tenant, handle.id, problem=problem, left=[] if is_clean else [problem])
     return Journey(tenant, handle.id, outcome, left=outcome.left)
@@ -171,7 +167,7 @@ async def _watched(
         for task in done:
             task.result()
         if asyncio.get_running_loop().time() > deadline:
-            raise VirtflowError(
+            raise InfrastructureError(
                 f"{len(pending)} of {len(tasks)} journeys have not ended after {JOURNEYS_LIMIT}. `virtflow status` "
                 f"shows whether the worker and Temporal run, `virtflow logs worker` what the worker says."
             )
@@ -204,7 +200,7 @@ async def _cancel(temporal: Client, orders: dict[str, JourneyOrder]) -> None:
                 await asyncio.gather(*(_cancelled(handle) for handle in handles.values()))
                 journeys = await asyncio.gather(*(_end_of(handle, tenant) for tenant, handle in handles.items()))
         except TimeoutError:
-            raise VirtflowError(
+            raise LeftBehindError(
                 f"Not every journey was undone within {UNDONE_LIMIT}. They go on by themselves."
             ) from None
     left = [journey for journey in journeys if journey.left]
@@ -237,7 +233,7 @@ async def _until_the_worker_polls(temporal: Client, cluster: LocalCluster) -> No
                     return
                 await asyncio.sleep(POLL.total_seconds())
     except TimeoutError:
-        raise VirtflowError(
+        raise InfrastructureError(
             f"The worker did not ask Temporal for work within {WORKER_LIMIT.total_seconds():.0f} s. "
             f"`virtflow logs worker` says why."
         ) from None

@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["Settings"]
+__all__ = ["Settings", "faults_of"]
 
 
 def _xdg(variable: str, default: str) -> Path:
@@ -40,3 +40,10 @@ class Settings(BaseSettings):
 
     cache_home: Path = _xdg("XDG_CACHE_HOME", ".cache")
     """Where the toolchain is kept, shared by all checkouts."""
+
+
+def faults_of(error: ValidationError) -> list[str]:
+    """Each setting that is not valid, by its variable, and why."""
+    return [
+        f"VIRTFLOW_{str(fault['loc'][0]).upper()} is {fault['input']!r}: {fault['msg']}" for fault in error.errors()
+    ]

@@ -6,16 +6,24 @@ from datetime import datetime
 
 from temporalio.exceptions import ApplicationError, FailureError, is_cancelled_exception
 
-__all__ = ["came_halfway", "halfway_at", "root_cause"]
+__all__ = ["came_halfway", "halfway_at", "root_cause", "words_of"]
 
 HALFWAY = "Halfway"
 
 
-def root_cause(error: BaseException) -> str:
-    """The activity's own words, without the layers a workflow wraps them in."""
-    while not isinstance(error, ApplicationError) and (cause := getattr(error, "cause", None)):
+def root_cause(error: BaseException) -> BaseException:
+    """The activity's own error, without the layers that workflows wrap it in."""
+    while cause := getattr(error, "cause", None):
+        if isinstance(error, ApplicationError) and error.type != HALFWAY:
+            break
         error = cause
-    return error.message if isinstance(error, ApplicationError) else str(error)
+    return error
+
+
+def words_of(error: BaseException) -> str:
+    """What its root cause says, without its type."""
+    cause = root_cause(error)
+    return cause.message if isinstance(cause, ApplicationError) else str(cause)
 
 
 @contextmanager
@@ -26,7 +34,7 @@ def halfway_at(moment: datetime) -> Iterator[None]:
     except FailureError as error:
         if is_cancelled_exception(error):
             raise
-        raise ApplicationError(root_cause(error), moment.isoformat(), type=HALFWAY, non_retryable=True) from error
+        raise ApplicationError(words_of(error), moment.isoformat(), type=HALFWAY, non_retryable=True) from error
 
 
 def came_halfway(error: BaseException) -> datetime | None:

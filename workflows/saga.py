@@ -13,7 +13,7 @@ from temporalio import workflow
 from temporalio.exceptions import ActivityError
 from temporalio.types import MethodAsyncSingleParam
 
-from workflows.failures import root_cause
+from workflows.failures import words_of
 
 __all__ = ["Saga", "run_child", "stop_if_cancelled", "uninterrupted"]
 
@@ -48,7 +48,7 @@ class Saga:
             try:
                 await compensation.undo()
             except ActivityError as error:
-                left.append(f"{compensation.title}: {root_cause(error)}")
+                left.append(f"{compensation.title}: {words_of(error)}")
         return left
 
 

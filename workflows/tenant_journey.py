@@ -17,7 +17,7 @@ with workflow.unsafe.imports_passed_through():
 
 from workflows.autoscale import AutoscaleUnderLoad
 from workflows.create_vm import CreateVirtualMachine
-from workflows.failures import came_halfway, root_cause
+from workflows.failures import came_halfway, words_of
 from workflows.models import (
     Autoscaled,
     AutoscaleOrder,
@@ -63,7 +63,7 @@ class TenantJourney:
             await self._travel()
         except (Exception, asyncio.CancelledError) as error:  # a cancellation is no Exception
             stopped_at = next(phase for phase in self._order.phases if phase not in self._took)
-            problem = " ".join(root_cause(error).split())
+            problem = " ".join(words_of(error).split())
 
         self._since = workflow.now()
         left = await uninterrupted(self._saga.undo())

@@ -11,6 +11,7 @@ from pathlib import Path
 from clusters.endpoints import ENDPOINTS_FILE, ClusterError, Endpoints
 from clusters.local.toolchain import find_toolchain
 from clusters.supervisor import Supervisor, last_lines
+from virtflow.errors import InputError
 from virtflow.settings import Settings
 
 __all__ = ["LAYOUT", "ComponentStatus", "LocalCluster"]
@@ -58,22 +59,14 @@ class LocalCluster:
         return self._endpoints_file.exists()
 
     def up(self) -> Endpoints:
-        """Bring everything up, or the part of it that is not; return when all of it answers.
-
-        Ctrl-C before that leaves nothing of a cluster that was not up before.
-        """
-        was_up = self.is_up()
+        """Bring everything up, or the part of it that is not; return when all of it answers."""
         # Late, because a status or a `down` need not wait for what this imports.
         from clusters.local.start import start
 
-        toolchain = find_toolchain(self._settings.toolchain, self._settings.cache_home, self._settings.mirror)
-        try:
-            self._make_folder()
-            return start(self.name, self.folder, self._supervisor, toolchain, self._settings.nodes)
-        except KeyboardInterrupt:
-            if not was_up:
-                self.down()
-            raise
+        settings = self._settings
+        toolchain = find_toolchain(settings.toolchain, settings.cache_home, settings.mirror)
+        self._make_folder()
+        return start(self.name, self.folder, self._supervisor, toolchain, settings.nodes)
 
     def _make_folder(self) -> None:
         layout = self.folder / "layout"
@@ -100,10 +93,10 @@ class LocalCluster:
         ]
 
     def log(self, component: str) -> Path:
-        """The log file of a component. Raises ClusterError, which names the components, if there is none."""
+        """The log file of a component. Raises InputError, which names the components, if there is none."""
         logs = {status.name: status.log for status in self.status()}
         if component not in logs:
-            raise ClusterError(f"There is no component {component!r}. There are: {', '.join(logs) or 'none'}.")
+            raise InputError(f"There is no component {component!r}. There are: {', '.join(logs) or 'none'}.")
         if not logs[component].exists():
             raise ClusterError(f"{component} has not written anything yet: there is no {logs[component]}.")
         return logs[component]

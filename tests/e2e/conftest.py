@@ -3,7 +3,7 @@
 import hashlib
 import re
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,17 +15,25 @@ from pytest_bdd.parser import Feature, Step
 from pytest_bdd.parser import Scenario as GherkinScenario
 from pytest_bdd.scenario import scenario_wrapper_template_registry
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError
 from temporalio.workflow import UpdateMethodMultiParam
 
 from clusters.endpoints import Endpoints
+from load.runner import LoadError
+from tests.e2e import steps
+from tests.e2e.check import check_features
 from tests.e2e.report import Report
 from tests.e2e.steps import *  # noqa: F403  pytest-bdd finds steps by name in the conftest
+from virtflow.errors import InfrastructureError, InputError, explain
 from virtflow.temporal import TASK_QUEUE, connect
-from workflows.failures import root_cause
+from virtflow.terminal import console, phase
+from workflows.failures import root_cause, words_of
 from workflows.models import ScenarioOrder
 from workflows.options import IDLE_TIMEOUT
 from workflows.scenario import Scenario
 
+FEATURES = Path(__file__).parents[2] / "features"
 STEP_LIMIT = timedelta(minutes=30)
 UNDONE_LIMIT = timedelta(minutes=15)
 """Every activity has a shorter limit of its own: these are for a worker or a Temporal that is gone."""
@@ -41,6 +49,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--virtflow-run", default="run", help="id of this run")
     group.addoption("--virtflow-only", default="", help="words of a feature's or a scenario's name")
     group.addoption("--virtflow-report", type=Path, help="folder of this run's report")
+    group.addoption("--virtflow-await-undone", action="store_true", help="interrupted, wait until all is undone")
 
 
 class Session:
@@ -76,40 +85,62 @@ class Session:
         self._asked += 1
         update_id = f"{self._position:03}-{self._asked}-{digest}"
 
-        async def execute() -> Result:
-            with fail_after(STEP_LIMIT.total_seconds()):
-                return await self._handle.execute_update(update, order, id=update_id)
-
         try:
-            return self._portal.call(execute)
+            return talk(self._portal, STEP_LIMIT, lambda: self._handle.execute_update(update, order, id=update_id))
         except WorkflowUpdateFailedError as error:
-            raise AssertionError(root_cause(error)) from None
-        except TimeoutError:
-            raise AssertionError(_silent(STEP_LIMIT)) from None
+            raise _failure(error) from None
 
     def end(self) -> None:
         """End the scenario: everything it made is undone, while the next one is on its way."""
-        self._portal.call(self._handle.signal, Scenario.end)
+        talk(self._portal, STEP_LIMIT, lambda: self._handle.signal(Scenario.end))
 
     def left(self) -> list[str]:
         """Wait until the scenario is undone, and say what could not be."""
-
-        async def result() -> list[str]:
-            with fail_after(UNDONE_LIMIT.total_seconds()):
-                return await self._handle.result()
-
-        try:
-            return self._portal.call(result)
-        except TimeoutError:
-            return [_silent(UNDONE_LIMIT)]
+        return talk(self._portal, UNDONE_LIMIT, self._handle.result)
 
 
-def _silent(limit: timedelta) -> str:
+def talk(portal: BlockingPortal, limit: timedelta, call: Callable[[], Awaitable[Result]]) -> Result:
+    """Ask Temporal from a synchronous step. Raises InfrastructureError if there is no answer within the limit."""
+
+    async def within_limit() -> Result:
+        with fail_after(limit.total_seconds()):
+            return await call()
+
+    try:
+        return portal.call(within_limit)
+    except TimeoutError:
+        raise _silent(limit) from None
+    except RPCError as error:
+        raise _without_temporal(error) from None
+
+
+def _failure(error: WorkflowUpdateFailedError) -> Exception:
+    """A load that did not work says nothing about what was under load; all else is what the step says."""
+    cause = root_cause(error)
+    ours = isinstance(cause, ApplicationError) and cause.type == LoadError.__name__
+    return InfrastructureError(words_of(cause)) if ours else AssertionError(words_of(cause))
+
+
+def _silent(limit: timedelta) -> InfrastructureError:
     minutes = limit / timedelta(minutes=1)
-    return (
+    return InfrastructureError(
         f"The worker gave no answer for {minutes:.0f} minutes. `virtflow status` shows whether it and Temporal run, "
         f"`virtflow logs worker` what it says."
     )
+
+
+def _without_temporal(error: RPCError) -> InfrastructureError:
+    return InfrastructureError(
+        f"Temporal gave no answer ({error.status.name}: {error.message}). `virtflow status` shows whether it runs, "
+        f"`virtflow logs temporal` what it says."
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Ahead of test_features.py, whose import would stop at the first fault."""
+    markers = {line.partition(":")[0].partition("(")[0].strip() for line in session.config.getini("markers")}
+    check_features(FEATURES, [steps], markers)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -122,7 +153,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     scenarios = [item for item in items if only in names(item) and names(item)]
     if not scenarios:
-        raise pytest.UsageError(f"No scenario has {only!r} in its name or its feature's: there is nothing to run.")
+        raise InputError(f"No scenario has {only!r} in its name or its feature's: there is nothing to run.")
     items[:] = scenarios + [item for item in items if not names(item)]
 
 
@@ -130,12 +161,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def portal() -> Iterator[BlockingPortal]:
     with start_blocking_portal() as portal:
         yield portal
+        # A step that was interrupted may still be waiting for its answer.
+        portal.call(portal.stop, True)
 
 
 @pytest.fixture(scope="session")
 def endpoints(pytestconfig: pytest.Config) -> Endpoints:
     file: Path = pytestconfig.getoption("--virtflow-endpoints")
-    return Endpoints.load(file)
+    endpoints = Endpoints.load(file)
+    pytestconfig.stash[report_key].kubevirt = endpoints.kubevirt
+    return endpoints
 
 
 @pytest.fixture(scope="session")
@@ -149,9 +184,16 @@ def report(pytestconfig: pytest.Config) -> Report:
 
 
 @pytest.fixture(scope="session")
-def sessions() -> list[Session]:
-    """Every session of this run, for the last test to see them undone."""
-    return []
+def sessions(request: pytest.FixtureRequest, temporal: Client) -> Iterator[list[Session]]:
+    """Every session of this run, for the last test to see them undone. An interrupted run has no last test."""
+    sessions: list[Session] = []
+    yield sessions
+    interrupted = request.session.exitstatus == pytest.ExitCode.INTERRUPTED
+    if interrupted and request.config.getoption("--virtflow-await-undone"):
+        with phase("Interrupted: undoing what the scenarios made"):
+            left = [line for session in sessions for line in session.left()]
+        if left:
+            console.print("Cleanup left something behind: " + "; ".join(left), style="red", markup=False)
 
 
 @pytest.fixture
@@ -164,7 +206,7 @@ def session(
 ) -> Iterator[Session]:
     scenario = request.node.stash[scenario_key]
     run_id: str = pytestconfig.getoption("--virtflow-run")
-    workflow_id = f"{run_id}/{slug(scenario.feature.name or '')}/{slug(request.node.name)}"
+    workflow_id = f"{run_id}/{slug(scenario.feature.name or '')}/{request.node.name}"
     order = ScenarioOrder(
         run_id=run_id,
         feature=scenario.feature.name or "",
@@ -179,14 +221,14 @@ def session(
     async def start() -> WorkflowHandle[Any, list[str]]:
         return await temporal.start_workflow(Scenario.run, order, id=workflow_id, task_queue=TASK_QUEUE)
 
-    session = Session(portal, portal.call(start), order)
+    session = Session(portal, talk(portal, STEP_LIMIT, start), order)
     sessions.append(session)
     yield session
     session.end()
 
 
 def slug(text: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+    return re.sub(r"[\W_]+", "-", text.lower()).strip("-")
 
 
 # What happens, as it happens
@@ -195,10 +237,8 @@ report_key = pytest.StashKey[Report]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    file: Path | None = config.getoption("--virtflow-endpoints")
-    kubevirt = Endpoints.load(file).kubevirt if file else ""
     folder: Path | None = config.getoption("--virtflow-report")
-    config.stash[report_key] = Report(config.getoption("--virtflow-run"), kubevirt, folder)
+    config.stash[report_key] = Report(config.getoption("--virtflow-run"), folder)
 
 
 def pytest_bdd_before_scenario(request: pytest.FixtureRequest, feature: Feature, scenario: GherkinScenario) -> None:
@@ -217,25 +257,21 @@ def pytest_bdd_after_step(request: pytest.FixtureRequest) -> None:
 
 
 def pytest_bdd_step_error(request: pytest.FixtureRequest, exception: Exception) -> None:
-    request.config.stash[report_key].step_ends(time.monotonic(), str(exception) or repr(exception))
+    request.config.stash[report_key].step_ends(time.monotonic(), explain(exception))
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     outcome = yield
     report = item.config.stash[report_key]
+    problem = explain(call.excinfo.value) if outcome.failed and call.excinfo else None
     if scenario_key in item.stash:
-        report.scenario_reports(outcome)
+        report.scenario_reports(outcome, problem)
     else:
-        report.cleanup_reports(outcome)
+        report.cleanup_reports(outcome, problem)
     return outcome
-
-
-def pytest_report_teststatus(report: pytest.TestReport) -> tuple[str, str, str]:
-    # The steps were printed as they happened: no dots between them.
-    if report.failed and report.when != "call":
-        return "error", "", ""
-    return report.outcome if report.when == "call" else "", "", ""
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

@@ -32,9 +32,10 @@ class ScenarioRecord:
 class Report:
     """Collects what the hooks tell it. With no folder it only prints."""
 
-    def __init__(self, run_id: str, kubevirt: str, folder: Path | None) -> None:
+    def __init__(self, run_id: str, folder: Path | None) -> None:
+        self.kubevirt = ""
+        """What plays KubeVirt: known when the cluster is up."""
         self._run_id = run_id
-        self._kubevirt = kubevirt
         self._folder = folder
         self._scenarios: list[ScenarioRecord] = []
         self._step = ("", 0.0)
@@ -66,31 +67,34 @@ class Report:
         if error:
             console.print("      " + error.replace("\n", "\n      "), style="red", markup=False)
 
-    def scenario_reports(self, report: pytest.TestReport) -> None:
+    def scenario_reports(self, report: pytest.TestReport, problem: str | None) -> None:
         """The outcome of a test's setup, call or teardown: the scenario's own, whichever part fails."""
         scenario = self._scenarios[-1]
         scenario.took += timedelta(seconds=report.duration)
         if report.when == "teardown" and report.passed and scenario.outcome == "not finished":
             scenario.outcome = "passed"
-        if report.failed:
+        if problem:
             scenario.outcome = "failed"
-            scenario.problem = scenario.problem or f"{report.when}: {_last_line(report.longreprtext)}"
+            if not any(step.error for step in scenario.steps):
+                # What fails in a step was said when it happened.
+                scenario.problem = scenario.problem or f"{report.when}: {problem}"
+                console.print(f"    [red]✗ {_escaped(scenario.problem)}[/]")
 
-    def cleanup_reports(self, report: pytest.TestReport) -> None:
+    def cleanup_reports(self, report: pytest.TestReport, problem: str | None) -> None:
         """The outcome of the last test, which sees that everything is undone."""
-        if report.when == "call":
-            self._left = _last_line(report.longreprtext) if report.failed else ""
+        if report.when == "call" or problem:
+            self._left = problem or ""
             words = _escaped(self._left) or "Everything the scenarios made is gone"
-            console.print(
-                f"\n  {'[red]✗[/]' if report.failed else '[green]✓[/]'} {words} [dim]{report.duration:.2f}s[/]"
-            )
+            console.print(f"\n  {'[red]✗[/]' if problem else '[green]✓[/]'} {words} [dim]{report.duration:.2f}s[/]")
 
     def write(self) -> None:
-        if self._folder is None:
+        if self._folder is None or not self._scenarios:
             return
         passed = sum(scenario.outcome == "passed" for scenario in self._scenarios)
-        lines = [f"# Run {self._run_id}", "", f"{passed} of {len(self._scenarios)} scenarios passed.", ""]
-        lines += [f"KubeVirt: {self._kubevirt}", ""]
+        result = f"{passed} of {len(self._scenarios)} scenarios passed."
+        console.print(f"\n{result}")
+        lines = [f"# Run {self._run_id}", "", result, ""]
+        lines += [f"KubeVirt: {self.kubevirt}", ""]
         feature = None
         for scenario in self._scenarios:
             if scenario.feature != feature:
@@ -119,8 +123,3 @@ def _seconds(took: timedelta) -> str:
 
 def _escaped(text: str) -> str:
     return text.replace("[", "\\[")
-
-
-def _last_line(text: str) -> str:
-    lines = [line for line in text.splitlines() if line.strip()]
-    return lines[-1].removeprefix("E").strip() if lines else ""

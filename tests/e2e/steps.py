@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from pytest_bdd import given, parsers, then, when
+from pytest_bdd import given, then, when
 
+from tests.e2e.phrases import Manifest, phrase
 from virtflow.sequence.scale import TOLERANCE
 from workflows.models import (
     Autoscaled,
@@ -38,18 +39,6 @@ SCALED_IN_WITHIN = timedelta(minutes=5)
 MILLISECOND = timedelta(milliseconds=1)
 
 
-def quoted_name(text: str) -> str:
-    return text
-
-
-quoted_name.pattern = r'[^"]+'  # type: ignore[attr-defined]  # where `parse` looks for it
-
-
-def phrase(text: str) -> parsers.parse:
-    """A step's text. A {…:Name} ends at its quotation mark: else one step's text would match another's, too."""
-    return parsers.parse(text, extra_types={"Name": quoted_name})
-
-
 @dataclass
 class World:
     """What the steps of one scenario tell each other."""
@@ -59,6 +48,12 @@ class World:
     created: VirtualMachineCreated | None = None
     replica_set: ReplicaSetRef | None = None
     autoscaled: Autoscaled | None = None
+
+    def tenant(self, name: str) -> Tenant:
+        assert name in self.tenants, (
+            f'There is no tenant "{name}" yet: write Given the tenant "{name}" before this step.'
+        )
+        return self.tenants[name]
 
     def last_answer(self) -> GatewayAnswer:
         assert self.answer is not None, "No request was made to the gateway before this step."
@@ -80,28 +75,30 @@ def a_tenant(session: "Session", world: World, name: str) -> None:
     world.tenants[name] = session.ask(Scenario.create_tenant, order)
 
 
-@given(phrase('"{tenant:Name}" has the running virtual machine of "{manifest:Name}"'))
-def a_running_virtual_machine(session: "Session", world: World, tenant: str, manifest: str) -> None:
+@given(phrase('"{tenant:Name}" has the running virtual machine of "{manifest:Manifest}"'))
+def a_running_virtual_machine(session: "Session", world: World, tenant: str, manifest: Manifest) -> None:
     create_virtual_machine(session, world, tenant, manifest)
     assert world.last_answer().code == 201, world.last_answer().message
 
 
-@when(phrase('"{tenant:Name}" creates the virtual machine of "{manifest:Name}"'))
-def create_virtual_machine(session: "Session", world: World, tenant: str, manifest: str) -> None:
+@when(phrase('"{tenant:Name}" creates the virtual machine of "{manifest:Manifest}"'))
+def create_virtual_machine(session: "Session", world: World, tenant: str, manifest: Manifest) -> None:
     order = VirtualMachineOrder(
-        world.tenants[tenant], (MANIFESTS / manifest).read_text(), session.labels, RUNNING_WITHIN
+        world.tenant(tenant), (MANIFESTS / manifest).read_text(), session.labels, RUNNING_WITHIN
     )
     world.created = session.ask(Scenario.create_virtual_machine, order)
     world.answer = world.created.answer
 
 
-@when(phrase('"{tenant:Name}" creates the virtual machine of "{manifest:Name}" in the namespace of "{other:Name}"'))
-def create_elsewhere(session: "Session", world: World, tenant: str, manifest: str, other: str) -> None:
+@when(
+    phrase('"{tenant:Name}" creates the virtual machine of "{manifest:Manifest}" in the namespace of "{other:Name}"')
+)
+def create_elsewhere(session: "Session", world: World, tenant: str, manifest: Manifest, other: str) -> None:
     request = GatewayRequest(
-        world.tenants[tenant],
+        world.tenant(tenant),
         Verb.CREATE,
         manifest=(MANIFESTS / manifest).read_text(),
-        namespace=world.tenants[other].namespace,
+        namespace=world.tenant(other).namespace,
         labels=session.labels,
     )
     world.answer = session.ask(Scenario.request_gateway, request)
@@ -109,13 +106,13 @@ def create_elsewhere(session: "Session", world: World, tenant: str, manifest: st
 
 @when(phrase('somebody lists the virtual machines of "{tenant:Name}" with a token that nobody issued'))
 def list_with_nobodys_token(session: "Session", world: World, tenant: str) -> None:
-    request = GatewayRequest(world.tenants[tenant], Verb.LIST, bearer=Bearer.NOBODY)
+    request = GatewayRequest(world.tenant(tenant), Verb.LIST, bearer=Bearer.NOBODY)
     world.answer = session.ask(Scenario.request_gateway, request)
 
 
 @when(phrase('"{tenant:Name}" deletes the virtual machine "{name:Name}"'))
 def delete_virtual_machine(session: "Session", world: World, tenant: str, name: str) -> None:
-    request = GatewayRequest(world.tenants[tenant], Verb.DELETE, name=name)
+    request = GatewayRequest(world.tenant(tenant), Verb.DELETE, name=name)
     world.answer = session.ask(Scenario.request_gateway, request)
 
 
@@ -174,24 +171,22 @@ def create_sequence_observed(report: "Report", world: World) -> None:
 
 @then(phrase('"{tenant:Name}" has no virtual machine'))
 def has_no_virtual_machine(session: "Session", world: World, tenant: str) -> None:
-    names = session.ask(Scenario.list_virtual_machines, world.tenants[tenant].namespace)
+    names = session.ask(Scenario.list_virtual_machines, world.tenant(tenant).namespace)
     assert names == [], f"{tenant} has {', '.join(names)}."
 
 
 @then(phrase('"{tenant:Name}" has the virtual machine "{name:Name}"'))
 def has_virtual_machine(session: "Session", world: World, tenant: str, name: str) -> None:
-    names = session.ask(Scenario.list_virtual_machines, world.tenants[tenant].namespace)
+    names = session.ask(Scenario.list_virtual_machines, world.tenant(tenant).namespace)
     assert name in names, f"{tenant} has {', '.join(names) or 'none'}."
 
 
-@given(
-    phrase('"{tenant:Name}" has the replica set of "{replica_set:Name}" with the autoscaler of "{autoscaler:Name}"')
-)
-def a_replica_set(session: "Session", world: World, tenant: str, replica_set: str, autoscaler: str) -> None:
+@given(phrase('"{tenant:Name}" has the replica set of "{vmirs:Manifest}" with the autoscaler of "{hpa:Manifest}"'))
+def a_replica_set(session: "Session", world: World, tenant: str, vmirs: Manifest, hpa: Manifest) -> None:
     order = ReplicaSetOrder(
-        world.tenants[tenant].namespace,
-        (MANIFESTS / replica_set).read_text(),
-        (MANIFESTS / autoscaler).read_text(),
+        world.tenant(tenant).namespace,
+        (MANIFESTS / vmirs).read_text(),
+        (MANIFESTS / hpa).read_text(),
         session.labels,
         RUNNING_WITHIN,
     )

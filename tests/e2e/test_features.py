@@ -1,7 +1,7 @@
 """Every scenario of every feature becomes a test."""
 
-from pathlib import Path
-
 from pytest_bdd import scenarios
 
-scenarios(str(Path(__file__).parents[2] / "features"))
+from tests.e2e.conftest import FEATURES
+
+scenarios(str(FEATURES))

@@ -5,8 +5,10 @@ longer than the scenarios.
 """
 
 from tests.e2e.conftest import Session
+from virtflow.errors import LeftBehindError
 
 
 def test_everything_is_undone(sessions: list[Session]) -> None:
     left = [line for session in sessions for line in session.left()]
-    assert not left, "Cleanup left something behind: " + "; ".join(left)
+    if left:
+        raise LeftBehindError("Cleanup left something behind: " + "; ".join(left))

@@ -15,9 +15,10 @@ from typing import Any, Protocol, TypeVar
 import psutil
 import pytest
 
-from clusters.endpoints import ClusterError, Endpoints
+from clusters.endpoints import Endpoints
 from clusters.local import LAYOUT, LocalCluster
 from tests.integration.support import make_template
+from virtflow.errors import InputError
 from virtflow.settings import Settings
 
 COMPONENTS = (
@@ -202,7 +203,7 @@ def test_the_log_of_a_component_is_what_it_wrote(cluster: LocalCluster, componen
 
 
 def test_an_unknown_component_is_an_error_that_names_the_known(cluster: LocalCluster) -> None:
-    with pytest.raises(ClusterError, match=r"There is no component 'kubelet'\. There are: crash-watch, .*worker"):
+    with pytest.raises(InputError, match=r"There is no component 'kubelet'\. There are: crash-watch, .*worker"):
         cluster.log("kubelet")
 
 

@@ -168,6 +168,15 @@ def test_restart_ends_one_program_and_starts_it(supervisor: Supervisor) -> None:
     assert running(supervisor, "two")
 
 
+def test_stop_finds_a_supervisor_that_has_not_written_its_pid(supervisor: Supervisor, folder: Path) -> None:
+    supervisor.configure([python("one", SLEEPS)])
+    supervisor.start()
+    daemon, one = psutil.Process(supervisor.pid()), psutil.Process(running(supervisor, "one"))
+    (folder / "supervisord.pid").unlink()
+    supervisor.stop()
+    assert [process for process in (daemon, one) if runs(process)] == []
+
+
 def test_stop_leaves_no_process_whoever_started_it(supervisor: Supervisor, folder: Path) -> None:
     stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEPS
     parent = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {SLEEPS!r}], start_new_session=True)"

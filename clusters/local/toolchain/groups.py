@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from virtflow.errors import VirtflowError
+from virtflow.errors import InfrastructureError
 from virtflow.terminal import phase
 
 __all__ = ["GROUPS", "Group", "Lock", "Show", "ToolchainError", "make_once", "only_one"]
@@ -30,7 +30,7 @@ Lock = int
 """The descriptor of a lock's file: who inherits it holds the lock too."""
 
 
-class ToolchainError(VirtflowError):
+class ToolchainError(InfrastructureError):
     """A program is missing, or could not be built or downloaded."""
 
 
