@@ -166,5 +166,6 @@ def programs(
                 "--log-level=warn",
             ],
         ),
+        Program("load", python("load", cluster.folder / "load")),
         Program(WORKER, python("virtflow.worker", cluster.folder / "endpoints.json")),
     ]

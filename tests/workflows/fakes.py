@@ -49,6 +49,8 @@ class World:
         self.hangs = False
         self.settle_fails = False
         self.load_ends = asyncio.Event()
+        self.turn = asyncio.Event()
+        self.turn.set()
         self.running = asyncio.Event()
         self.undoing = asyncio.Event()
         self.may_undo = asyncio.Event()
@@ -129,7 +131,15 @@ class World:
             activity.heartbeat()
             await asyncio.sleep(0.05)
         self.calls.append("load ended")
-        return LoadOutcome(STRETCH, STRETCH, STRETCH, 0, resumed=False, restarted=False)
+        return LoadOutcome(STRETCH, STRETCH, STRETCH, 0, resumed=False, restarted=False, waited=timedelta())
+
+    @activity.defn
+    async def await_load(self, _run: LoadRun) -> timedelta:
+        self.calls.append("await_load")
+        while not self.turn.is_set():
+            activity.heartbeat()
+            await asyncio.sleep(0.05)
+        return timedelta()
 
     @activity.defn
     async def stop_load(self, _run: LoadRun) -> None:
@@ -154,6 +164,7 @@ class World:
             self.await_replicas,
             self.await_settled,
             self.run_load,
+            self.await_load,
             self.stop_load,
             self.observe_scale_decisions,
         )

@@ -28,8 +28,14 @@ async def test_it_asks_for_the_state_before_and_waits_for_the_end(
     async with worker(*world.activities):
         scaled = await client.execute_workflow(AutoscaleUnderLoad.run, ORDER, id="a", task_queue=TASK_QUEUE)
     assert world.calls[:2] == ["read_autoscaler", "await_replicas 1"]
-    assert set(world.calls[2:4]) == {"run_load", "await_settled"}
-    assert world.calls[4:] == ["stop_load", "load ended", "await_replicas 1", "observe_scale_decisions"]
+    assert set(world.calls[2:4]) == {"run_load", "await_load"}
+    assert world.calls[4:] == [
+        "await_settled",
+        "stop_load",
+        "load ended",
+        "await_replicas 1",
+        "observe_scale_decisions",
+    ]
     assert (scaled.before.replicas, scaled.settled.replicas, scaled.after.replicas) == (1, 4, 1)
     assert scaled.highest == 4
 
@@ -54,6 +60,20 @@ async def test_a_load_that_ends_first_is_a_failure(client: Client, worker: Calla
         with pytest.raises(WorkflowFailureError) as failure:
             await run(client)
     assert "before the replica set had settled" in str(failure.value.cause)
+
+
+@pytest.mark.anyio
+async def test_a_load_that_fails_before_its_turn_is_not_waited_for(
+    client: Client, worker: Callable[..., Worker]
+) -> None:
+    world = World()
+    world.turn.clear()
+    world.load_ends.set()
+    async with worker(*world.activities):
+        with pytest.raises(WorkflowFailureError) as failure:
+            await run(client)
+    assert "before the replica set had settled" in str(failure.value.cause)
+    assert "await_settled" not in world.calls
 
 
 @pytest.mark.anyio
