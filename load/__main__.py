@@ -11,7 +11,8 @@ import typer
 # Plain tracebacks: the supervisor shows the last lines of what dies, and a box would fill them.
 cli = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 
-MAX_USERS = 600
+MAX_USERS = 1000
+"""Of a request a second each, which takes a third of a core; the cluster and its guests need the rest of two."""
 
 
 @cli.command()

@@ -86,7 +86,7 @@ class Supervisor:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         with self.folder.with_suffix(".log").open("ab") as log:
-            command = [sys.executable, "-m", "load", self.folder, "--max-users", str(ROOM)]
+            command = [sys.executable, "-m", "load", str(self.folder), "--max-users", str(ROOM)]
             return subprocess.Popen(command, stdout=log, stderr=log)
 
     def _keep(self) -> None:

@@ -51,6 +51,7 @@ class World:
         self.load_ends = asyncio.Event()
         self.turn = asyncio.Event()
         self.turn.set()
+        self.queued = asyncio.Event()
         self.running = asyncio.Event()
         self.undoing = asyncio.Event()
         self.may_undo = asyncio.Event()
@@ -136,6 +137,7 @@ class World:
     @activity.defn
     async def await_load(self, _run: LoadRun) -> timedelta:
         self.calls.append("await_load")
+        self.queued.set()
         while not self.turn.is_set():
             activity.heartbeat()
             await asyncio.sleep(0.05)

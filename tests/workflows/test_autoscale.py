@@ -55,10 +55,12 @@ async def test_load_is_stopped_when_it_never_settles(client: Client, worker: Cal
 async def test_a_load_that_ends_first_is_a_failure(client: Client, worker: Callable[..., Worker]) -> None:
     world = World()
     world.hangs = True
-    world.load_ends.set()
     async with worker(*world.activities):
+        handle = await client.start_workflow(AutoscaleUnderLoad.run, ORDER, id="a", task_queue=TASK_QUEUE)
+        await world.running.wait()
+        world.load_ends.set()
         with pytest.raises(WorkflowFailureError) as failure:
-            await run(client)
+            await handle.result()
     assert "before the replica set had settled" in str(failure.value.cause)
 
 
@@ -68,10 +70,12 @@ async def test_a_load_that_fails_before_its_turn_is_not_waited_for(
 ) -> None:
     world = World()
     world.turn.clear()
-    world.load_ends.set()
     async with worker(*world.activities):
+        handle = await client.start_workflow(AutoscaleUnderLoad.run, ORDER, id="a", task_queue=TASK_QUEUE)
+        await world.queued.wait()
+        world.load_ends.set()
         with pytest.raises(WorkflowFailureError) as failure:
-            await run(client)
+            await handle.result()
     assert "before the replica set had settled" in str(failure.value.cause)
     assert "await_settled" not in world.calls
 
