@@ -116,7 +116,7 @@ class LoadResult:
     restarted: bool
     """An earlier start of this run died unfinished; nothing of that is here."""
     waited: timedelta
-    """For its turn, from its arrival on, and so for an earlier start that died, too."""
+    """For its turn: since it arrived or, of a run begun again, since Locust was back."""
 
     @property
     def requests(self) -> int:

@@ -44,6 +44,8 @@ class Run:
         self.restarted = earlier.waited is not None and (earlier.ending is None or earlier.started > 0)
         self.name = files.folder.name
         self.arrived = files.plan.stat().st_mtime
+        # What a start that died has taken was no waiting.
+        self._waits_since = time.time() if self.restarted else self.arrived
         self.plan = LoadPlan.from_json(files.plan.read_text())
         self._caller = Pulse(files.caller)
         self.over = Event()
@@ -62,7 +64,7 @@ class Run:
             os.truncate(self._files.log, self._whole_log)
         self._begun = self._written = time.monotonic()
         # Not before the truncation: it would not be noticed by a reader that is past the end.
-        waited = max(0.0, time.time() - self.arrived)
+        waited = max(0.0, time.time() - self._waits_since)
         self._write({"waited": waited, "restarted": self.restarted})
         self._ends = self._begun + (self.plan.ramp + self.plan.hold).total_seconds()
         self._firsts = first_requests(self.plan)

@@ -61,10 +61,10 @@ def first_requests(plan: LoadPlan) -> list[float]:
     there while others have yet to come. No chance, which would make two runs of one plan differ.
     """
     users, spread = plan.users, min(1.0, 1 / plan.rate)
-    stride = next(n for n in range(round(users * GOLDEN), users + 2) if math.gcd(n, users) == 1)
-    firsts = []
-    for index in range(users):
+    firsts = [0.0] * users
+    # Multiples of the golden ratio fall into the widest gaps that the ones before have left.
+    for place, index in enumerate(sorted(range(users), key=lambda index: index * GOLDEN % 1)):
         arrival = plan.ramp.total_seconds() * index / users
-        moment = spread * (index * stride % users) / users
-        firsts.append(arrival + (moment - arrival) % spread)
+        moment = spread * place / users
+        firsts[index] = arrival + (moment - arrival) % spread
     return firsts

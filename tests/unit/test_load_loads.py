@@ -59,6 +59,10 @@ def test_a_runner_started_again_keeps_the_order(tmp_path: Path) -> None:
     again.loads.tick()
     assert again.needed == world.needed
     assert [log_of(one).restarted for one in files] == [True, True, False]
+    # It arrived in 1970; what it has waited since is only what it waited for this runner.
+    waited = log_of(files[0]).waited
+    assert waited is not None
+    assert waited < timedelta(days=1)
 
 
 def test_half_a_line_of_a_killed_runner_does_not_spoil_the_log(tmp_path: Path) -> None:

@@ -82,4 +82,4 @@ def test_those_who_are_there_are_spread_while_others_have_yet_to_come(users: int
     there = data.draw(st.integers(4, users))
     moments = sorted(first_requests(plan(users))[:there])
     gaps = [later - earlier for earlier, later in pairwise([*moments, moments[0] + 1])]
-    assert max(gaps) < 10 / there
+    assert max(gaps) < 4 / there
