@@ -123,7 +123,8 @@ class Run:
         if exception is None:
             self._answered[round(response_time)] += 1
         else:
-            self._failures[f"HTTP {status}" if status else type(exception).__name__] += 1
+            # An answer that broke off has a good status, too.
+            self._failures[f"HTTP {status}" if status >= 400 else type(exception).__name__] += 1
 
     def tick(self) -> bool:
         """Write what is to be written; whether the run has ended, with its last request."""

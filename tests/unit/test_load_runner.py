@@ -167,6 +167,25 @@ async def test_failures_are_counted_by_kind_and_no_percentile_hides_them(folder:
     assert result.latencies.p50 is None
 
 
+async def test_a_server_that_drips_holds_up_no_end(folder: Path) -> None:
+    """Each byte comes soon after the last, and the answer never."""
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            while not reader.at_eof():
+                writer.write(b".")
+                await writer.drain()
+                await asyncio.sleep(0.2)
+        writer.close()
+
+    listener = await asyncio.start_server(drip, "127.0.0.1", 0)
+    async with listener, asyncio.timeout(60):
+        url = "http://127.0.0.1:{1}/".format(*listener.sockets[0].getsockname())
+        result = await run_load(replace(PLAN, url=url), folder, ignore)
+    assert result.failures == {"TimeoutError": PLAN.users}
+
+
 async def test_many_at_once_each_have_their_own_counts(folder: Path) -> None:
     async with serving() as server:
         users = [1 + number % 5 for number in range(20)]
