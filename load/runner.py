@@ -124,6 +124,11 @@ async def follow(
                 f"{silent.total_seconds():.0f} s. `virtflow status` says whether the program `load` runs, "
                 "`virtflow logs load` what it said."
             )
+        if not files.folder.exists():
+            raise LoadError(
+                f"{files.folder} was removed while its load was on, and nobody knows what came of it. A cluster's "
+                "loads are removed when it is taken down (`virtflow down`)."
+            )
         if not files.plan.exists():
             # An earlier caller, thought dead, was cancelled only now and took back what this one waits for.
             put_plan(plan, files)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -341,6 +342,17 @@ async def test_a_folder_is_for_one_plan(folder: Path) -> None:
 async def test_an_exception_in_a_user_is_a_load_error_that_shows_why(folder: Path) -> None:
     with pytest.raises(LoadError, match="Invalid IPv6 URL"):
         await run_load(replace(PLAN, url="http://[no address/"), folder, ignore)
+
+
+async def test_what_a_cluster_that_was_taken_down_left_is_not_made_again(folder: Path) -> None:
+    async with serving() as server:
+
+        def take_down(_: LoadProgress) -> None:
+            shutil.rmtree(folder)
+
+        with pytest.raises(LoadError, match="taken down"):
+            await run_load(server.plan(hold=LONG), folder, take_down)
+    assert not RunFiles(folder).folder.exists()
 
 
 async def test_nobody_waits_for_a_locust_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
