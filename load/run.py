@@ -63,7 +63,6 @@ class Run:
             # A runner that was killed may have left half a line, which the next would be glued to.
             os.truncate(self._files.log, self._whole_log)
         self._begun = self._written = time.monotonic()
-        # Not before the truncation: it would not be noticed by a reader that is past the end.
         waited = max(0.0, time.time() - self._waits_since)
         self._write({"waited": waited, "restarted": self.restarted})
         self._ends = self._begun + (self.plan.ramp + self.plan.hold).total_seconds()
@@ -105,8 +104,8 @@ class Run:
     def requests_due(self, index: int) -> Iterator[int]:
         """Waits for the moment of each request of one user, and gives their numbers, from 1 on, until the end.
 
-        A request that took long takes no turn from the next ones but the time it took: the user is not faster
-        afterwards, which would have all users fire at the same moment once a server has kept them waiting.
+        After a request that took longer than the pause the next is due at once, and those after it by the usual
+        pause. What was missed meanwhile is not made up for: all users would fire at the same moment ever after.
         """
         due, number = self._begun + self._firsts[index], 0
         while not self.over.wait(max(0.0, min(due, self._ends) - time.monotonic())) and due < self._ends:
