@@ -1,6 +1,7 @@
-"""Load on the guests of a replica set, by a Locust process of its own."""
+"""Load on the guests of a replica set, by the cluster's Locust."""
 
 import re
+from datetime import timedelta
 from pathlib import Path
 
 from temporalio import activity
@@ -9,7 +10,7 @@ from temporalio.exceptions import ApplicationError
 from activities.heartbeat import heartbeating
 from clusters.endpoints import Endpoints
 from load.results import Latencies, LoadPlan, LoadResult, latencies_of
-from load.runner import LoadError, run_load, stop_load
+from load.runner import LoadError, await_begin, run_load, stop_load
 from workflows.models import LoadOrder, LoadOutcome, LoadRun, LoadStretch
 
 __all__ = ["Load", "plan_of"]
@@ -19,7 +20,7 @@ STRETCH = 10
 
 
 class Load:
-    """Runs where the worker runs; its process is found again by its folder if the worker dies."""
+    """Has Locust carry out loads. Each is found again by its folder if the worker dies."""
 
     def __init__(self, endpoints: Endpoints, folder: Path) -> None:
         self._endpoints = endpoints
@@ -27,7 +28,7 @@ class Load:
 
     @activity.defn(name="run_load")
     async def run(self, run: LoadRun) -> LoadOutcome:
-        """Apply the load until its plan is over or `stop` was called."""
+        """Apply the load, when its turn comes, until its plan is over or `stop` was called."""
         plan = plan_of(run.load, self._endpoints)
         async with heartbeating():
             try:
@@ -35,6 +36,12 @@ class Load:
             except LoadError as error:
                 raise ApplicationError(str(error), type="LoadError", non_retryable=True) from error
         return outcome_of(result)
+
+    @activity.defn(name="await_load")
+    async def await_begin(self, run: LoadRun) -> timedelta:
+        """Until the load has had its turn to begin; how long it waited for it."""
+        async with heartbeating():
+            return await await_begin(self._folder_of(run))
 
     @activity.defn(name="stop_load")
     async def stop(self, run: LoadRun) -> None:
@@ -61,6 +68,7 @@ def outcome_of(result: LoadResult) -> LoadOutcome:
         never_started=result.never_started,
         resumed=result.resumed,
         restarted=result.restarted,
+        waited=result.waited,
     )
 
 

@@ -1,5 +1,6 @@
-"""HTTP load: Locust as a subprocess, told by files in a folder and judged by what it leaves there.
+"""HTTP load: one Locust for all loads of a cluster, told by files in a folder and judged by what it leaves there.
 
-Only `locustfile.py` and `shapes.py` import locust, and only the subprocess imports those two: importing
-locust patches the standard library for gevent, which an asyncio program does not survive.
+`python -m load FOLDER` is that Locust, a program for a supervisor to keep. `runner.py` is how others give it a load.
+Only `__main__.py` and `users.py` import locust, and only that program imports those two: importing locust patches
+the standard library for gevent, which an asyncio program does not survive.
 """

@@ -1,6 +1,6 @@
-"""The files of a run: the plan it was given, and what it did, a line of JSON a second.
+"""What a run was asked and what came of it: its plan, and its log, a line of JSON a second.
 
-A line is one window: how many users there were, how many requests ended, which way they failed, and a
+Most lines are one window: how many users there were, how many requests ended, which way they failed, and a
 histogram of how long the answered ones took. Histograms add up, so that the percentile of any stretch of a
 run is computed from its requests and never averaged from percentiles.
 
@@ -16,15 +16,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 __all__ = [
+    "Ending",
     "Latencies",
     "LoadPlan",
     "LoadProgress",
     "LoadResult",
-    "RunFiles",
     "RunLog",
     "latencies_of",
 ]
@@ -75,7 +76,7 @@ class Latencies:
 
 @dataclass(frozen=True)
 class LoadProgress:
-    """One window of a run, about a second long; `time` is its end, `elapsed` since the first user came."""
+    """One window of a run, about a second long; `time` is its end, `elapsed` since the run began."""
 
     time: datetime
     elapsed: timedelta
@@ -114,6 +115,8 @@ class LoadResult:
     """Taken up from an earlier caller; its windows from before that are here, too."""
     restarted: bool
     """An earlier start of this run died unfinished; nothing of that is here."""
+    waited: timedelta
+    """For its turn: since it arrived or, of a run begun again, since Locust was back."""
 
     @property
     def requests(self) -> int:
@@ -133,63 +136,60 @@ class LoadResult:
         return self.plan.users - self.started
 
 
-@dataclass(frozen=True)
-class RunFiles:
-    """Where the things of a run are in its folder."""
-
-    folder: Path
-
-    @property
-    def plan(self) -> Path:
-        return self.folder / "plan.json"
-
-    @property
-    def log(self) -> Path:
-        return self.folder / "progress.jsonl"
-
-    @property
-    def stop(self) -> Path:
-        return self.folder / "stop"
-
-    @property
-    def process(self) -> Path:
-        return self.folder / "process.json"
-
-    @property
-    def output(self) -> Path:
-        return self.folder / "locust.log"
+class Ending(StrEnum):
+    PLANNED = "planned"
+    STOPPED = "stopped"
+    WITHDRAWN = "withdrawn"
+    """Nobody wants its result: such a run is none, and the same plan may begin anew."""
 
 
 class RunLog:
-    """The log of a run, read as it grows."""
+    """The log of a run, read as it grows.
+
+    It is only ever added to. A line that says that the run begins makes void what stands before it: an earlier
+    start that died, or was withdrawn.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._offset = 0
+        self.size = 0
+        """Bytes that were read, up to the end of a line."""
+        self._forget()
+
+    def _forget(self) -> None:
+        self.waited: timedelta | None = None
+        """None until the run begins."""
+        self.restarted = False
         self.windows: list[LoadProgress] = []
-        self.errors: list[str] = []
-        """Tracebacks of exceptions in the locustfile itself."""
-        self.stopped: bool | None = None
-        """Whether the run ended by `stop_load`; None until it has ended."""
+        self.error = ""
+        """Why it could not be carried out."""
+        self.ending: Ending | None = None
         self.started = 0
         """Users that ever came; known at the end."""
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.error) or self.ending in (Ending.PLANNED, Ending.STOPPED)
 
     def read(self) -> None:
         """Take in the lines added since the last call; one without its end yet is left for the next.
 
-        Raises ValueError, KeyError or TypeError for a whole line that no locustfile of ours wrote.
+        Raises ValueError, KeyError or TypeError for a whole line that no runner of ours wrote.
         """
         if not self._path.exists():
             return
         with self._path.open("rb") as log:
-            log.seek(self._offset)
+            log.seek(self.size)
             whole, newline, _ = log.read().rpartition(b"\n")
-        self._offset += len(whole) + len(newline)
+        self.size += len(whole) + len(newline)
         for line in map(json.loads, whole.splitlines()):
-            if "error" in line:
-                self.errors.append(line["error"])
-            elif "stopped" in line:
-                self.stopped, self.started = line["stopped"], line["started"]
+            if "waited" in line:
+                self._forget()
+                self.waited, self.restarted = timedelta(seconds=line["waited"]), line["restarted"]
+            elif "error" in line:
+                self.error = line["error"]
+            elif "ending" in line:
+                self.ending, self.started = Ending(line["ending"]), line["started"]
             else:
                 self.windows.append(window_of(line))
 

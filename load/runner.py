@@ -1,40 +1,32 @@
-"""Runs Locust as a process of its own, follows it through its files, and judges it by them.
+"""Gives a load to the cluster's Locust and follows it, through the files of a folder.
 
-Locust's exit code tells apart too little (a run whose every user crashed can end with 0), so that only the
-log counts. The process outlives its caller: all that is needed to take it up again is in the folder, and a
-caller that was killed finds its load where it is, instead of putting the same load on top of it.
+Both sides may die and come back, and the load goes on: a caller that was killed finds its load where it is, instead
+of putting the same load on top of it; Locust begins again what it left unfinished. Nothing is known of processes
+here. Who keeps Locust running is a supervisor's business, and what counts is that somebody carries loads out.
 """
 
 import asyncio
-import contextlib
-import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
-import psutil
-
-from load.results import LoadPlan, LoadProgress, LoadResult, RunFiles, RunLog
+from load.files import Pulse, RunFiles, heartbeat_of
+from load.results import Ending, LoadPlan, LoadProgress, LoadResult, RunLog
 from virtflow.errors import InfrastructureError
 
-__all__ = ["LoadError", "run_load", "stop_load"]
-
-LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+__all__ = ["LoadError", "await_begin", "run_load", "stop_load"]
 
 POLL = timedelta(milliseconds=250)
 
-LAST_REQUESTS = timedelta(seconds=11)
-"""For requests under way at the end: a little more than a request's own timeouts in the locustfile."""
+SILENCE_LIMIT = timedelta(seconds=30)
+"""A runner without a sign of life for so long is gone. Enough for a supervisor to start it again."""
 
-OVERTIME = timedelta(seconds=60)
-"""A run still there so long after its plan is over, start and last requests included, hangs."""
+LAST_REQUESTS = timedelta(seconds=12)
+"""For requests under way at the end: a little more than a request's own limit in `users.py`."""
 
-OUTPUT_LINES = 15
+NOTICE = timedelta(seconds=2)
+"""Within which a runner that lives has begun to write about a run."""
 
 
 class LoadError(InfrastructureError):
@@ -42,137 +34,116 @@ class LoadError(InfrastructureError):
 
 
 async def run_load(plan: LoadPlan, folder: Path, on_progress: Callable[[LoadProgress], None]) -> LoadResult:
-    """Run the plan to its end, or until `stop_load(folder)`; cancelled, it ends the load at once.
+    """Have the plan carried out, when its turn comes, to its end or until `stop_load(folder)`.
 
-    `on_progress` gets the newest window, about every second from the moment Locust is up. A folder belongs
-    to one run: called again for it, this takes up a run that goes on, returns the result of one that ended,
-    and starts afresh one that died. Raises LoadError.
+    `folder` is in the runner's folder and belongs to one run: called again for it, this takes up a run that goes
+    on, and returns the result of one that ended. `on_progress` gets the newest window, about every second.
+    Cancelled, it ends the load, and returns when that sends nothing any more. Raises LoadError.
     """
     files = RunFiles(folder)
-    check_plan(plan, files)
-    process, restarted = recall(files)
-    # Only now: what a process writes before it is found dead is in the log by then.
+    resumed = put_plan(plan, files)
     log = RunLog(files.log)
-    log.read()
-    resumed = process is not None or log.stopped is not None
-    if not resumed:
-        restarted = files.process.exists()
-        process, log = start(plan, files, restarted), RunLog(files.log)
-    if process is not None:
-        try:
-            await follow(process, plan, files, log, on_progress)
-        finally:
-            await end(process)
-    log.read()
-    check_end(plan, files, log)
-    return LoadResult(plan, tuple(log.windows), log.started, bool(log.stopped), resumed, restarted)
+    runner = Pulse(heartbeat_of(folder.parent))
+    try:
+        await follow(plan, files, log, runner, on_progress)
+    finally:
+        if not log.finished:
+            # Whatever the reason: a load that nobody waits for would fall on the next scenario.
+            await withdraw(files, log, runner)
+    if not log.windows or log.waited is None:
+        raise LoadError(f"{files.log} says that the load on {plan.url} has ended, and not what came of it.")
+    result = LoadResult(
+        plan,
+        tuple(log.windows),
+        log.started,
+        stopped=log.ending is Ending.STOPPED,
+        resumed=resumed,
+        restarted=log.restarted,
+        waited=log.waited,
+    )
+    if not result.stopped and not result.requests:
+        raise LoadError(
+            f"The load on {plan.url} came to its end without a single request. `virtflow logs load` may say why."
+        )
+    return result
+
+
+async def await_begin(folder: Path) -> timedelta:
+    """How long the run of this folder has waited for its turn, when that has come."""
+    log = RunLog(RunFiles(folder).log)
+    while log.waited is None:
+        log.read()
+        await asyncio.sleep(POLL.total_seconds())
+    return log.waited
 
 
 def stop_load(folder: Path) -> None:
     """Tell the run of this folder to end: its users finish their requests and its result is as usual.
 
-    Holds for a run that has not started yet, too: it then ends before its first request.
+    Holds for a run that has not begun yet, too: it then ends before its first request.
     """
     folder.mkdir(parents=True, exist_ok=True)
     RunFiles(folder).stop.touch()
 
 
-def check_plan(plan: LoadPlan, files: RunFiles) -> None:
-    if files.plan.exists() and LoadPlan.from_json(files.plan.read_text()) != plan:
-        raise LoadError(
-            f"{files.folder} holds a run of another plan than the one asked for ({plan}). Its results would be"
-            " taken for this plan's. Give each run a folder of its own."
-        )
-
-
-def recall(files: RunFiles) -> tuple[psutil.Process | None, bool]:
-    """The process of the run in this folder if it lives, and whether it was a restart."""
-    if not files.process.exists():
-        return None, False
-    noted = json.loads(files.process.read_text())
-    with contextlib.suppress(psutil.NoSuchProcess):
-        process = psutil.Process(noted["pid"])
-        # The pid alone may be another program's by now. Start times are derived from the boot time, which
-        # moves when the clock is set, so they are compared with some room.
-        if abs(process.create_time() - noted["created"]) < 2 and alive(process):
-            return process, noted["restarted"]
-    return None, noted["restarted"]
-
-
-def start(plan: LoadPlan, files: RunFiles, restarted: bool) -> psutil.Process:
+def put_plan(plan: LoadPlan, files: RunFiles) -> bool:
+    """Put the plan where the runner finds it; whether it was there already."""
     files.folder.mkdir(parents=True, exist_ok=True)
-    files.plan.write_text(plan.to_json())
-    files.log.write_text("")
-    # Locust takes options from its environment, where a caller's own would change the plan.
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
-    environment["VIRTFLOW_LOAD_FOLDER"] = str(files.folder.resolve())
-    grace = str(int(LAST_REQUESTS.total_seconds()))
-    command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
-    with files.output.open("w") as output:
-        process = psutil.Popen(
-            [*command, "--stop-timeout", grace],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=files.folder,
-            env=environment,
-            start_new_session=True,
-        )
-    note = {"pid": process.pid, "created": process.create_time(), "restarted": restarted}
-    files.process.write_text(json.dumps(note))
-    return process
+    if files.plan.exists():
+        if LoadPlan.from_json(files.plan.read_text()) != plan:
+            raise LoadError(
+                f"{files.folder} holds a run of another plan than the one asked for ({plan}). Its results would be"
+                " taken for this plan's. Give each run a folder of its own."
+            )
+        return True
+    files.caller.touch()
+    draft = files.plan.with_suffix(".draft")
+    draft.write_text(plan.to_json())
+    draft.replace(files.plan)
+    return False
 
 
 async def follow(
-    process: psutil.Process,
-    plan: LoadPlan,
-    files: RunFiles,
-    log: RunLog,
-    on_progress: Callable[[LoadProgress], None],
+    plan: LoadPlan, files: RunFiles, log: RunLog, runner: Pulse, on_progress: Callable[[LoadProgress], None]
 ) -> None:
-    allowed = plan.ramp + plan.hold + LAST_REQUESTS + OVERTIME
-    reported = 0
-    while alive(process):
+    called, shown = time.monotonic(), None
+    while True:
         log.read()
-        if log.errors:
-            raise LoadError(f"The locustfile raised an exception:\n{log.errors[0]}")
-        if len(log.windows) > reported:
-            reported = len(log.windows)
-            on_progress(log.windows[-1])
-        if time.time() - process.create_time() > allowed.total_seconds():
-            raise LoadError(f"Locust still runs {allowed} after its start: it hangs.{last_output(files)}")
+        if log.error:
+            raise LoadError(log.error)
+        if log.finished:
+            return
+        if log.windows and log.windows[-1] is not shown:
+            shown = log.windows[-1]
+            on_progress(shown)
+        # Also since the call: a runner that was away until now may be on its way.
+        silent = min(runner.silence(), timedelta(seconds=time.monotonic() - called))
+        if silent > SILENCE_LIMIT:
+            raise LoadError(
+                f"Nobody carries out the loads in {files.folder.parent}: Locust has shown no sign of life for "
+                f"{silent.total_seconds():.0f} s. `virtflow status` says whether the program `load` runs, "
+                "`virtflow logs load` what it said."
+            )
+        if not files.folder.exists():
+            raise LoadError(
+                f"{files.folder} was removed while its load was on, and nobody knows what came of it. A cluster's "
+                "loads are removed when it is taken down (`virtflow down`)."
+            )
+        if not files.plan.exists():
+            # An earlier caller, thought dead, was cancelled only now and took back what this one waits for.
+            put_plan(plan, files)
+        files.caller.touch()
         await asyncio.sleep(POLL.total_seconds())
 
 
-def alive(process: psutil.Process) -> bool:
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
-async def end(process: psutil.Process) -> None:
-    """Kill what is left of the process and its group, and reap it."""
-    if alive(process):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-    # One taken up is not our child, and stays a zombie if whoever inherited it does not reap.
-    with contextlib.suppress(psutil.TimeoutExpired):
-        await asyncio.shield(asyncio.to_thread(process.wait, 5))
-
-
-def check_end(plan: LoadPlan, files: RunFiles, log: RunLog) -> None:
-    if log.errors:
-        raise LoadError(f"The locustfile raised an exception:\n{log.errors[0]}")
-    if log.stopped is None:
-        raise LoadError(
-            f"Locust died before the end of its plan, after {len(log.windows)} s of load on {plan.url}."
-            f" The same call again starts afresh.{last_output(files)}"
-        )
-    if not log.stopped and not any(window.requests for window in log.windows):
-        raise LoadError(f"Locust ran to its end without a single request to {plan.url}.{last_output(files)}")
-
-
-def last_output(files: RunFiles) -> str:
-    lines = files.output.read_text(errors="replace").splitlines()[-OUTPUT_LINES:]
-    return "\nIts last output:\n" + "\n".join(f"  {line}" for line in lines)
+async def withdraw(files: RunFiles, log: RunLog, runner: Pulse) -> None:
+    """Take the plan back, and wait until the runner has ended the run, if it lives and knows of it."""
+    files.plan.unlink(missing_ok=True)
+    called = time.monotonic()
+    while log.ending is None and not log.error and runner.silence() < SILENCE_LIMIT:
+        # A run that the runner never saw has no end either.
+        limit = NOTICE if log.waited is None else LAST_REQUESTS
+        if time.monotonic() - called > limit.total_seconds():
+            return
+        await asyncio.sleep(POLL.total_seconds())
+        log.read()

@@ -32,12 +32,13 @@ MANIFESTS = Path(__file__).parents[1] / "features" / "manifests"
 READY_WITHIN = timedelta(minutes=1)
 RAMP_SHARE = 10
 """The ramp is a tenth of the duration."""
+WAIT_WORTH_TELLING = timedelta(seconds=2)
 
 
 async def apply_load(endpoints: Endpoints, folder: Path, users: int, duration: timedelta) -> None:
     """Make a replica set, put the load on it, and show what happens until the load is over.
 
-    `folder` gets a folder for this load, with Locust's own output.
+    `folder` is that of the cluster's Locust, and gets a folder for this load.
     """
     name = f"load-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
     temporal = await connect(endpoints)
@@ -118,6 +119,12 @@ def _summarize(result: LoadResult) -> None:
     table.add_row(str(whole.n), str(whole.failed), *percentiles, str(result.never_started))
     console.print()
     console.print(table)
+    if result.waited > WAIT_WORTH_TELLING:
+        console.print(
+            f"It waited {result.waited.total_seconds():.0f} s for its turn: Locust was busy with other loads."
+        )
+    if result.restarted:
+        console.print("Locust died on the way and began it again: what it did before is not in these figures.")
     console.print()
 
 

@@ -82,6 +82,7 @@ async def run(endpoints_file: Path) -> None:
                 autoscaling.await_replicas,
                 autoscaling.await_settled,
                 load.run,
+                load.await_begin,
                 load.stop,
                 evidence.observe_create_sequence,
                 evidence.observe_scale_decisions,

@@ -13,7 +13,7 @@ with workflow.unsafe.imports_passed_through():
 
 from workflows.failures import halfway_at
 from workflows.models import Autoscaled, AutoscaleOrder, LoadOutcome, LoadRun, ReplicasWait, ScaleState, SettleWait
-from workflows.options import QUICK, READ, loading, waiting
+from workflows.options import LOAD_TURN, QUICK, READ, loading, waiting
 from workflows.saga import stop_if_cancelled
 
 __all__ = ["AutoscaleUnderLoad"]
@@ -61,11 +61,7 @@ class AutoscaleUnderLoad:
     ) -> tuple[ScaleState, datetime, LoadOutcome]:
         run = LoadRun(workflow.info().workflow_id, order.load)
         load = workflow.start_activity_method(Load.run, run, **loading(order.load.ramp + order.load.hold))
-        settling = workflow.start_activity_method(
-            Autoscaling.await_settled,
-            SettleWait(order.target, before, order.settled_within),
-            **waiting(order.settled_within),
-        )
+        settling = asyncio.create_task(self._settle(order, before, run))
         try:
             await workflow.wait([load, settling], return_when=asyncio.FIRST_COMPLETED)
             if not settling.done():
@@ -83,3 +79,12 @@ class AutoscaleUnderLoad:
             await workflow.execute_activity_method(Load.stop, run, **QUICK)
             outcome = await load
         return settled, settled_at, outcome
+
+    async def _settle(self, order: AutoscaleOrder, before: int, run: LoadRun) -> ScaleState:
+        # The load may have to wait for its turn, which is no time that the autoscaler took.
+        await workflow.execute_activity_method(Load.await_begin, run, **waiting(LOAD_TURN))
+        return await workflow.execute_activity_method(
+            Autoscaling.await_settled,
+            SettleWait(order.target, before, order.settled_within),
+            **waiting(order.settled_within),
+        )

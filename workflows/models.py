@@ -280,6 +280,8 @@ class LoadOutcome:
     """Users of the plan that never came."""
     resumed: bool
     restarted: bool
+    waited: timedelta
+    """For its turn, among all loads of the cluster."""
 
 
 @dataclass(frozen=True)

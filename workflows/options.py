@@ -5,7 +5,7 @@ from datetime import timedelta
 from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityCancellationType, ActivityConfig
 
-__all__ = ["CLEAN_UP", "IDLE_TIMEOUT", "QUICK", "READ", "loading", "waiting"]
+__all__ = ["CLEAN_UP", "IDLE_TIMEOUT", "LOAD_TURN", "QUICK", "READ", "loading", "waiting"]
 
 IDLE_TIMEOUT = timedelta(minutes=10)
 """A scenario nobody speaks to for this long undoes what it made: its test runner is gone."""
@@ -47,15 +47,24 @@ CLEAN_UP = ActivityConfig(
 """Deleting, and waiting until it is gone. Tried for long: what it leaves, somebody else has to find."""
 
 
+LOAD_TURN = timedelta(hours=2)
+"""The longest that a load may wait for other loads to end."""
+
 LOAD_OVERTIME = timedelta(minutes=2)
-"""What a load may take beyond its plan: start, last requests, and once more after a crash."""
+"""What a load may take beyond its plan: start, last requests, and a pause in a crash."""
 
 
 def loading(planned: timedelta) -> ActivityConfig:
-    """A load, which a retry takes up where it is. Its heartbeats carry its progress."""
+    """A load, which a retry takes up where it is.
+
+    How long it waits for its turn is for the loads before it to say, so that the limits leave room for many of
+    them. What hangs is found sooner: a worker by its heartbeats, Locust by its own, which the activity watches.
+    Twice the plan, because a Locust that dies begins its loads again.
+    """
+    whole = LOAD_TURN + 2 * planned + LOAD_OVERTIME
     return ActivityConfig(
-        start_to_close_timeout=planned + LOAD_OVERTIME,
-        schedule_to_close_timeout=2 * planned + LOAD_OVERTIME,
+        start_to_close_timeout=whole,
+        schedule_to_close_timeout=whole,
         heartbeat_timeout=timedelta(seconds=20),
         retry_policy=_RETRY,
         cancellation_type=_WAIT,

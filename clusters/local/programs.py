@@ -134,5 +134,6 @@ def programs(
                 "--log-level=warn",
             ],
         ),
+        Program("load", python("load", cluster.folder / "load")),
         Program(WORKER, python("virtflow.worker", cluster.folder / ENDPOINTS_FILE)),
     ]

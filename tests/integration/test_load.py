@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from clusters.kubevirt.guests.usage import LAUNCHERS
+from clusters.local import LocalCluster
 from load.results import LoadPlan, LoadProgress, latencies_of
 from load.runner import run_load
 from tests.integration.test_guests import SPEC, until_answered, usage_of
@@ -42,7 +43,7 @@ async def front_door(kube: KubeClient, guests_url: str) -> AsyncIterator[str]:
 
 
 async def test_load_past_capacity_waits_and_shows_on_the_pod(
-    kube: KubeClient, front_door: str, tmp_path: Path
+    kube: KubeClient, front_door: str, cluster: LocalCluster
 ) -> None:
     plan = LoadPlan(
         f"{front_door}?cost_ms=50",
@@ -58,7 +59,7 @@ async def test_load_past_capacity_waits_and_shows_on_the_pod(
         def look(_: LoadProgress) -> None:
             figures.extend(int(figure.removesuffix("m")) for pod in pods.items() if (figure := usage_of(pod)))
 
-        result = await run_load(plan, tmp_path, look)
+        result = await run_load(plan, cluster.folder / "load" / NAME, look)
 
     assert result.never_started == 0
     assert result.failures == {}

@@ -9,9 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from load.results import LoadPlan, LoadProgress, LoadResult, RunLog, latencies_of
+from load.results import Ending, LoadPlan, LoadProgress, LoadResult, RunLog, latencies_of
 
 PLAN = LoadPlan("http://127.0.0.1:1/", users=3, ramp=timedelta(seconds=1.5), hold=timedelta(minutes=1))
+
+BEGIN = '{"waited": 0.25, "restarted": false}'
 
 histograms = st.dictionaries(st.integers(0, 5000), st.integers(1, 30), max_size=8)
 failures = st.dictionaries(st.sampled_from(["HTTP 503", "TimeoutError", "é"]), st.integers(1, 20))
@@ -46,7 +48,7 @@ def window(answered: Mapping[int, int], failed: Mapping[str, int]) -> LoadProgre
 def test_a_log_cut_anywhere_reads_as_its_whole_lines_and_then_the_rest(
     windows: list[tuple[dict[int, int], dict[str, int]]], data: st.DataObject
 ) -> None:
-    lines = [line(*one) for one in windows] + ['{"stopped": true, "started": 3}']
+    lines = [BEGIN, *(line(*one) for one in windows), '{"ending": "stopped", "started": 3}']
     written = "".join(text + "\n" for text in lines).encode()
     cut = data.draw(st.integers(0, len(written)))
     expected = [window(*one) for one in windows]
@@ -55,19 +57,52 @@ def test_a_log_cut_anywhere_reads_as_its_whole_lines_and_then_the_rest(
         log = RunLog(path)
         path.write_bytes(written[:cut])
         log.read()
-        assert log.windows == expected[: written[:cut].count(b"\n")]
-        assert log.stopped is (True if cut == len(written) else None)
+        assert log.windows == expected[: max(0, written[:cut].count(b"\n") - 1)]
+        assert log.ending is (Ending.STOPPED if cut == len(written) else None)
         path.write_bytes(written)
         log.read()
         log.read()
     assert log.windows == expected
-    assert (log.stopped, log.started) == (True, 3)
+    assert (log.ending, log.started) == (Ending.STOPPED, 3)
+
+
+@given(windows=st.lists(st.tuples(histograms, failures), max_size=3), cut=st.integers(0))
+def test_nothing_of_an_earlier_start_counts(windows: list[tuple[dict[int, int], dict[str, int]]], cut: int) -> None:
+    """Whatever of it the reader has seen by the time of the new one."""
+    first = [BEGIN, *(line(*one) for one in windows)]
+    second = ['{"waited": 7.5, "restarted": true}', line({4: 2}, {})]
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "progress.jsonl")
+        log = RunLog(path)
+        path.write_text("".join(text + "\n" for text in first[: cut % (len(first) + 1)]))
+        log.read()
+        path.write_text("".join(text + "\n" for text in first + second))
+        log.read()
+    assert log.windows == [window({4: 2}, {})]
+    assert (log.waited, log.restarted, log.finished) == (timedelta(seconds=7.5), True, False)
+
+
+@pytest.mark.parametrize(
+    ("last", "finished"),
+    [
+        ('{"ending": "planned", "started": 1}', True),
+        ('{"ending": "stopped", "started": 0}', True),
+        ('{"ending": "withdrawn", "started": 1}', False),
+        ('{"error": "too big"}', True),
+    ],
+)
+def test_a_withdrawn_run_is_not_finished(tmp_path: Path, last: str, finished: bool) -> None:
+    path = tmp_path / "progress.jsonl"
+    path.write_text(f"{BEGIN}\n{last}\n")
+    log = RunLog(path)
+    log.read()
+    assert log.finished is finished
 
 
 def test_a_log_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
     log = RunLog(tmp_path / "progress.jsonl")
     log.read()
-    assert (log.windows, log.stopped) == ([], None)
+    assert (log.windows, log.ending, log.waited) == ([], None, None)
 
 
 def test_a_whole_line_of_something_else_is_an_error(tmp_path: Path) -> None:
@@ -95,7 +130,7 @@ def test_percentiles_count_a_failure_as_slower_than_any_answer(
 
 def test_a_result_adds_up_its_windows() -> None:
     windows = (window({10: 3}, {"HTTP 503": 1}), window({20: 1}, {"HTTP 503": 2, "TimeoutError": 1}))
-    result = LoadResult(PLAN, windows, started=1, stopped=False, resumed=False, restarted=False)
+    result = LoadResult(PLAN, windows, 1, stopped=False, resumed=False, restarted=False, waited=timedelta())
     assert result.requests == 8
     assert result.failures == {"HTTP 503": 3, "TimeoutError": 1}
     assert result.never_started == 2

@@ -1,21 +1,25 @@
-"""The runner against the real Locust and a bare HTTP server: what it does about processes is not worth faking."""
+"""Callers against the real program, kept by a small supervisor, and a bare HTTP server that counts for itself."""
 
 import asyncio
 import contextlib
+import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import threading
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
-import psutil
 import pytest
 
 from load import runner
-from load.results import LoadPlan, LoadProgress, RunFiles
-from load.runner import LoadError, run_load, stop_load
+from load.files import RunFiles, heartbeat_of
+from load.results import LoadPlan, LoadProgress, LoadResult
+from load.runner import LoadError, await_begin, run_load, stop_load
 
 pytestmark = pytest.mark.anyio
 
@@ -27,28 +31,39 @@ PLAN = LoadPlan(
     rate=10.0,
     requests_per_connection=5,
 )
+PLANNED = 80
+"""Requests of that plan, if the server keeps nobody waiting: users know when theirs are due."""
 LONG = timedelta(minutes=5)
+ROOM = 60
 
 
 class Server:
-    """Answers every request with one status, and counts the connections."""
+    """Answers every request with one status, after `delay`."""
 
     def __init__(self, status: str) -> None:
         self.status = status
+        self.delay = 0.0
         self.connections = 0
+        self.requests: Counter[str] = Counter()
+        self.at_once = self.most_at_once = 0
         self.url = ""
 
     async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            close = False
-            while not close:
+            while True:
                 head = await reader.readuntil(b"\r\n\r\n")
-                close = b"connection: close" in head.lower()
-                hint = "Connection: close\r\n" if close else ""
-                writer.write(f"HTTP/1.1 {self.status}\r\n{hint}Content-Length: 2\r\n\r\nok".encode())
+                self.requests[head.split()[1].decode()] += 1
+                self.at_once += 1
+                self.most_at_once = max(self.most_at_once, self.at_once)
+                await asyncio.sleep(self.delay)
+                self.at_once -= 1
+                writer.write(f"HTTP/1.1 {self.status}\r\nContent-Length: 2\r\n\r\nok".encode())
                 await writer.drain()
         writer.close()
+
+    def plan(self, path: str = "", **changes: object) -> LoadPlan:
+        return replace(PLAN, url=self.url + path, **changes)  # type: ignore[arg-type]
 
 
 @contextlib.asynccontextmanager
@@ -56,74 +71,215 @@ async def serving(status: str = "200 OK") -> AsyncIterator[Server]:
     server = Server(status)
     listener = await asyncio.start_server(server.talk, "127.0.0.1", 0)
     server.url = "http://127.0.0.1:{1}/".format(*listener.sockets[0].getsockname())
-    async with listener:
+    async with listener, asyncio.timeout(60):
         yield server
+
+
+class Supervisor:
+    """Starts `python -m load` again whenever it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._ends = False
+        self._process = self._start()
+        self._thread = threading.Thread(target=self._keep)
+        self._thread.start()
+
+    def _start(self) -> "subprocess.Popen[bytes]":
+        with self.folder.with_suffix(".log").open("ab") as log:
+            command = [sys.executable, "-m", "load", str(self.folder), "--max-users", str(ROOM)]
+            return subprocess.Popen(command, stdout=log, stderr=log)
+
+    def _keep(self) -> None:
+        while True:
+            self._process.wait()
+            if self._ends:
+                return
+            self._process = self._start()
+
+    def kill(self) -> None:
+        os.kill(int(heartbeat_of(self.folder).read_text()), signal.SIGKILL)
+
+    def end(self) -> None:
+        self._ends = True
+        while self._thread.is_alive():
+            self._process.kill()
+            self._thread.join(0.1)
+
+
+@pytest.fixture(scope="module")
+def supervisor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisor]:
+    supervisor = Supervisor(tmp_path_factory.mktemp("a cluster") / "all loads")
+    yield supervisor
+    supervisor.end()
+
+
+@pytest.fixture
+def folder(supervisor: Supervisor, request: pytest.FixtureRequest) -> Path:
+    """Of one run, or the start of the names of some."""
+    return supervisor.folder / f"{request.node.name} 1"
+
+
+def beside(folder: Path, name: object) -> Path:
+    return folder.with_name(f"{folder.name}, {name}")
 
 
 def ignore(_: LoadProgress) -> None: ...
 
 
-async def test_a_run_reports_on_the_way_and_is_not_repeated(tmp_path: Path) -> None:
+async def put(folder: Path) -> None:
+    """The first thing that a call does when it runs at all is to put its plan."""
+    await asyncio.sleep(0)
+    assert RunFiles(folder).plan.exists()
+
+
+def began(result: LoadResult) -> float:
+    return (result.windows[0].time - result.windows[0].elapsed).timestamp()
+
+
+def ended(result: LoadResult) -> float:
+    return result.windows[-1].time.timestamp()
+
+
+async def test_a_run_reports_on_the_way_and_is_not_repeated(folder: Path) -> None:
     seen: list[LoadProgress] = []
     async with serving() as server:
-        plan = replace(PLAN, url=server.url)
-        result = await run_load(plan, tmp_path, seen.append)
+        result = await run_load(server.plan(), folder, seen.append)
         connections = server.connections
-        again = await run_load(plan, tmp_path, ignore)
-    assert result.requests > 20
-    assert (result.failures, result.never_started) == ({}, 0)
+        again = await run_load(server.plan(), folder, ignore)
+        assert server.requests == {"/": result.requests}
+    assert (result.requests, result.failures, result.never_started) == (PLANNED, {}, 0)
     assert (result.stopped, result.resumed, result.restarted) == (False, False, False)
     assert seen
     assert all(window in result.windows for window in seen)
-    # Every fifth request of a user is the last of its connection; at most one more is open for each user.
-    assert result.requests // 5 <= connections <= result.requests // 5 + 2 * PLAN.users
+    assert max(window.users for window in result.windows) == PLAN.users
+    # Every fifth request of a user is the last of its connection, and its first and last are not of whole ones.
+    assert PLANNED // 5 <= connections <= PLANNED // 5 + PLAN.users
     assert again == replace(result, resumed=True)
 
 
-async def test_failures_are_counted_by_kind_and_no_percentile_hides_them(tmp_path: Path) -> None:
+async def test_failures_are_counted_by_kind_and_no_percentile_hides_them(folder: Path) -> None:
     async with serving("503 Service Unavailable") as server:
-        result = await run_load(replace(PLAN, url=server.url), tmp_path / "503", ignore)
-    refused = await run_load(replace(PLAN, url=server.url), tmp_path / "refused", ignore)
+        result = await run_load(server.plan(), folder, ignore)
+    refused = await run_load(server.plan(), beside(folder, "refused"), ignore)
     assert set(result.failures) == {"HTTP 503"}
     assert set(refused.failures) == {"ConnectionRefusedError"}
     assert result.latencies.n == result.latencies.failed == result.requests > 0
     assert result.latencies.p50 is None
 
 
-async def test_a_stop_ends_it_early_with_a_result(tmp_path: Path) -> None:
-    async with serving() as server, asyncio.timeout(30):
-        plan = replace(PLAN, url=server.url, ramp=LONG, users=3000, rate=1.0)
+async def test_a_server_that_drips_holds_up_no_end(folder: Path) -> None:
+    """Each byte comes soon after the last, and the answer never."""
+
+    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+            while not reader.at_eof():
+                writer.write(b".")
+                await writer.drain()
+                await asyncio.sleep(0.2)
+        writer.close()
+
+    listener = await asyncio.start_server(drip, "127.0.0.1", 0)
+    async with listener, asyncio.timeout(60):
+        url = "http://127.0.0.1:{1}/".format(*listener.sockets[0].getsockname())
+        result = await run_load(replace(PLAN, url=url), folder, ignore)
+    assert result.failures == {"TimeoutError": PLAN.users}
+
+
+async def test_many_at_once_each_have_their_own_counts(folder: Path) -> None:
+    async with serving() as server:
+        users = [1 + number % 5 for number in range(20)]
+        plans = [server.plan(f"{number}", users=n, rate=5.0 + n) for number, n in enumerate(users)]
+        results = await asyncio.gather(
+            *(run_load(plan, beside(folder, number), ignore) for number, plan in enumerate(plans))
+        )
+    assert server.requests == {f"/{number}": result.requests for number, result in enumerate(results)}
+    assert all(
+        abs(result.requests - plan.users * plan.rate * 2) <= plan.users
+        for plan, result in zip(plans, results, strict=True)
+    )
+    assert all(result.never_started == 0 and not result.failures for result in results)
+
+
+async def test_turns_are_in_the_order_of_arrival_and_the_bound_holds(folder: Path) -> None:
+    async with serving() as server, asyncio.TaskGroup() as tasks:
+        # As long as the pause between requests: a user has one under way at nearly every moment.
+        server.delay = 0.1
+        runs = []
+        for number, users in enumerate((40, 40, 10)):
+            own = beside(folder, number)
+            runs.append(tasks.create_task(run_load(server.plan(users=users), own, ignore)))
+            await put(own)
+    first, second, small = (run.result() for run in runs)
+    # The small one would have had room beside the first.
+    assert ended(first) <= began(second) <= began(small)
+    assert first.waited < second.waited
+    assert 40 < server.most_at_once <= 50
+    assert [run.never_started for run in (first, second, small)] == [0, 0, 0]
+
+
+async def test_more_users_than_there_is_room_for_are_refused(folder: Path) -> None:
+    async with serving() as server:
+        with pytest.raises(LoadError, match="for 61 users, and Locust has 60"):
+            await run_load(server.plan(users=ROOM + 1), folder, ignore)
+        result = await run_load(server.plan(users=ROOM), beside(folder, "whole room"), ignore)
+    assert (result.started, server.connections > 0) == (ROOM, True)
+
+
+async def test_a_stop_ends_one_early_and_leaves_the_others(folder: Path) -> None:
+    async with serving() as server:
+        stopped = beside(folder, "stopped")
 
         def stop(progress: LoadProgress) -> None:
             if progress.requests:
-                stop_load(tmp_path)
+                stop_load(stopped)
 
-        result = await run_load(plan, tmp_path, stop)
+        plan = server.plan("stopped", ramp=LONG, users=50)
+        result, other = await asyncio.gather(
+            run_load(plan, stopped, stop), run_load(server.plan("other"), folder, ignore)
+        )
     assert result.stopped
-    assert result.requests > 0
-    assert result.never_started > 2000
+    assert result.never_started > 40
+    assert (other.stopped, other.requests) == (False, PLANNED)
+    assert server.requests == {"/stopped": result.requests, "/other": PLANNED}
 
 
-async def test_a_stop_before_the_start_sends_nothing(tmp_path: Path) -> None:
-    stop_load(tmp_path)
-    async with serving() as server, asyncio.timeout(30):
-        result = await run_load(replace(PLAN, url=server.url, hold=LONG), tmp_path, ignore)
+async def test_a_stop_before_the_start_sends_nothing(folder: Path) -> None:
+    stop_load(folder)
+    async with serving() as server:
+        result = await run_load(server.plan(hold=LONG), folder, ignore)
     assert (result.stopped, result.requests, server.connections) == (True, 0, 0)
     assert result.never_started == PLAN.users
 
 
-async def test_cancelled_it_leaves_no_process(tmp_path: Path) -> None:
-    started = asyncio.Event()
-    async with serving() as server, asyncio.timeout(30):
-        plan = replace(PLAN, url=server.url, hold=LONG)
-        load = asyncio.create_task(run_load(plan, tmp_path, lambda _: started.set()))
+async def test_a_stop_in_the_queue_needs_no_turn(folder: Path) -> None:
+    async with serving() as server:
+        blocking = asyncio.create_task(run_load(server.plan(users=ROOM, hold=LONG), folder, ignore))
+        await await_begin(folder)
+        queued = beside(folder, "queued")
+        waiting = asyncio.create_task(run_load(server.plan("queued"), queued, ignore))
+        await put(queued)
+        stop_load(queued)
+        result = await waiting
+        stop_load(folder)
+        await blocking
+    assert (result.stopped, result.requests, server.requests["/queued"]) == (True, 0, 0)
+
+
+async def test_cancelled_it_ends_the_load_and_may_be_asked_for_again(folder: Path) -> None:
+    async with serving() as server:
+        plan = server.plan()
+        started = asyncio.Event()
+        load = asyncio.create_task(run_load(plan, folder, lambda _: started.set()))
         await started.wait()
-        process, _ = runner.recall(RunFiles(tmp_path))
-        assert process is not None
         load.cancel()
         with pytest.raises(asyncio.CancelledError):
             await load
-    assert not psutil.pid_exists(process.pid)
+        sent = server.requests.total()
+        result = await run_load(plan, folder, ignore)
+    assert server.requests.total() == sent + PLANNED
+    assert (result.requests, result.resumed, result.restarted) == (PLANNED, False, True)
 
 
 KILLED_CALLER = """
@@ -131,73 +287,83 @@ import asyncio, os, signal, sys
 from pathlib import Path
 from load import results, runner
 folder = Path(sys.argv[1])
-plan = results.LoadPlan.from_json((folder / "asked.json").read_text())
+plan = results.LoadPlan.from_json(sys.argv[2])
 asyncio.run(runner.run_load(plan, folder, lambda _: os.kill(os.getpid(), signal.SIGKILL)))
 """
 
 
-async def test_a_run_that_goes_on_is_taken_up(tmp_path: Path) -> None:
-    async with serving() as server, asyncio.timeout(30):
-        plan = replace(PLAN, url=server.url)
-        (tmp_path / "asked.json").write_text(plan.to_json())
-        caller = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED_CALLER, tmp_path)
+async def test_a_run_that_goes_on_is_taken_up(folder: Path) -> None:
+    async with serving() as server:
+        plan = server.plan()
+        caller = await asyncio.create_subprocess_exec(sys.executable, "-c", KILLED_CALLER, folder, plan.to_json())
         assert await caller.wait() == -signal.SIGKILL
-        process, _ = runner.recall(RunFiles(tmp_path))
-        assert process is not None
-        result = await run_load(plan, tmp_path, ignore)
+        result = await run_load(plan, folder, ignore)
     assert (result.resumed, result.restarted) == (True, False)
-    assert result.started == PLAN.users
-    assert not runner.alive(process)
+    assert result.requests == server.requests.total() == PLANNED
 
 
-async def test_a_run_that_died_is_started_afresh_and_says_so(tmp_path: Path) -> None:
-    async with serving() as server, asyncio.timeout(30):
-        plan = replace(PLAN, url=server.url)
+async def test_what_a_killed_locust_left_is_begun_afresh_and_says_so(supervisor: Supervisor, folder: Path) -> None:
+    async with serving() as server:
+        before: list[int] = []
 
-        def kill(_: LoadProgress) -> None:
-            process, _restarted = runner.recall(RunFiles(tmp_path))
-            assert process is not None
-            process.kill()
+        def kill(progress: LoadProgress) -> None:
+            if progress.requests and not before:
+                before.append(server.requests.total())
+                supervisor.kill()
 
-        with pytest.raises(LoadError, match="died before the end"):
-            await run_load(replace(plan), tmp_path, kill)
-        result = await run_load(plan, tmp_path, ignore)
-    assert (result.resumed, result.restarted) == (False, True)
-    assert result.never_started == 0
+        finished = await run_load(server.plan("finished"), beside(folder, "finished"), ignore)
+        plans = {path: server.plan(path, hold=timedelta(seconds=3)) for path in ("a", "b")}
+        results = await asyncio.gather(*(run_load(plan, beside(folder, path), kill) for path, plan in plans.items()))
+        again = await run_load(server.plan("finished"), beside(folder, "finished"), ignore)
+    assert before
+    assert [(result.restarted, result.resumed, result.requests) for result in results] == [(True, False, 120)] * 2
+    assert again == replace(finished, resumed=True)
+    assert server.requests["/finished"] == PLANNED
 
 
-async def test_a_folder_is_for_one_plan(tmp_path: Path) -> None:
-    files = RunFiles(tmp_path)
-    files.plan.write_text(PLAN.to_json())
+async def test_a_second_locust_does_not_serve_the_same_folder(supervisor: Supervisor, folder: Path) -> None:
+    async with serving() as server:
+        await run_load(server.plan(), folder, ignore)
+    second = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "load", supervisor.folder, stderr=subprocess.PIPE
+    )
+    _, said = await second.communicate()
+    assert second.returncode == 1
+    assert b"carries out the loads" in said
+
+
+async def test_a_folder_is_for_one_plan(folder: Path) -> None:
+    stop_load(folder)
+    await run_load(PLAN, folder, ignore)
     with pytest.raises(LoadError, match="another plan"):
-        await run_load(replace(PLAN, users=5), tmp_path, ignore)
-    assert not files.process.exists()
+        await run_load(replace(PLAN, users=5), folder, ignore)
 
 
-BROKEN_TASK = """
-from load.locustfile import Client, Shape
-class Broken(Client):
-    def ask(self): raise ZeroDivisionError("in a task")
-    tasks = [ask]
-del Client
-"""
+async def test_an_exception_in_a_user_is_a_load_error_that_shows_why(folder: Path) -> None:
+    with pytest.raises(LoadError, match="Invalid IPv6 URL"):
+        await run_load(replace(PLAN, url="http://[no address/"), folder, ignore)
 
 
-@pytest.mark.parametrize(
-    ("locustfile", "says"),
-    [("import no_such_module", "no_such_module"), (BROKEN_TASK, "in a task")],
-    ids=["import", "task"],
-)
-async def test_a_broken_locustfile_is_a_load_error_that_shows_why(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locustfile: str, says: str
-) -> None:
-    broken = tmp_path / "broken.py"
-    broken.write_text(locustfile)
-    monkeypatch.setattr(runner, "LOCUSTFILE", broken)
-    with pytest.raises(LoadError, match=says):
-        await run_load(PLAN, tmp_path / "run", ignore)
+async def test_what_a_cluster_that_was_taken_down_left_is_not_made_again(folder: Path) -> None:
+    async with serving() as server:
+
+        def take_down(_: LoadProgress) -> None:
+            shutil.rmtree(folder)
+
+        with pytest.raises(LoadError, match="taken down"):
+            await run_load(server.plan(hold=LONG), folder, take_down)
+    assert not RunFiles(folder).folder.exists()
 
 
-def test_the_runner_does_not_import_locust() -> None:
+async def test_nobody_waits_for_a_locust_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runner, "SILENCE_LIMIT", timedelta(seconds=0.5))
+    files = RunFiles(tmp_path / "run")
+    with pytest.raises(LoadError, match="`virtflow logs load`"):
+        await run_load(PLAN, files.folder, ignore)
+    # Or a Locust that comes back would begin what nobody waits for.
+    assert not files.plan.exists()
+
+
+def test_callers_do_not_import_locust() -> None:
     program = "import sys, load.runner, load.results; sys.exit(bool({'locust', 'gevent'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -139,7 +139,12 @@ class World:
         await self._act("run_load")
         await self._until(self.load_ends)
         self.calls.append("load ended")
-        return LoadOutcome(STRETCH, STRETCH, STRETCH, 0, resumed=False, restarted=False)
+        return LoadOutcome(STRETCH, STRETCH, STRETCH, 0, resumed=False, restarted=False, waited=timedelta())
+
+    @activity.defn
+    async def await_load(self, _run: LoadRun) -> timedelta:
+        await self._act("await_load")
+        return timedelta()
 
     @activity.defn
     async def stop_load(self, _run: LoadRun) -> None:
@@ -165,6 +170,7 @@ class World:
             self.await_replicas,
             self.await_settled,
             self.run_load,
+            self.await_load,
             self.stop_load,
             self.observe_scale_decisions,
         )

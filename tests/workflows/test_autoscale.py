@@ -29,8 +29,14 @@ async def test_it_asks_for_the_state_before_and_waits_for_the_end(
     async with worker(*world.activities):
         scaled = await client.execute_workflow(AutoscaleUnderLoad.run, ORDER, id="a", task_queue=TASK_QUEUE)
     assert world.calls[:2] == ["read_autoscaler", "await_replicas 1"]
-    assert set(world.calls[2:4]) == {"run_load", "await_settled"}
-    assert world.calls[4:] == ["stop_load", "load ended", "await_replicas 1", "observe_scale_decisions"]
+    assert set(world.calls[2:4]) == {"run_load", "await_load"}
+    assert world.calls[4:] == [
+        "await_settled",
+        "stop_load",
+        "load ended",
+        "await_replicas 1",
+        "observe_scale_decisions",
+    ]
     assert (scaled.before.replicas, scaled.settled.replicas, scaled.after.replicas) == (1, 4, 1)
     assert scaled.highest == 4
 
@@ -50,11 +56,29 @@ async def test_load_is_stopped_when_it_never_settles(client: Client, worker: Cal
 async def test_a_load_that_ends_first_is_a_failure(client: Client, worker: Callable[..., Worker]) -> None:
     world = World()
     world.hangs = "await_settled"
-    world.load_ends.set()
     async with worker(*world.activities):
+        handle = await client.start_workflow(AutoscaleUnderLoad.run, ORDER, id="a", task_queue=TASK_QUEUE)
+        await world.reached.wait()
+        world.load_ends.set()
         with pytest.raises(WorkflowFailureError) as failure:
-            await run(client)
+            await handle.result()
     assert "before the replica set had settled" in str(failure.value.cause)
+
+
+@pytest.mark.anyio
+async def test_a_load_that_fails_before_its_turn_is_not_waited_for(
+    client: Client, worker: Callable[..., Worker]
+) -> None:
+    world = World()
+    world.hangs = "await_load"
+    async with worker(*world.activities):
+        handle = await client.start_workflow(AutoscaleUnderLoad.run, ORDER, id="a", task_queue=TASK_QUEUE)
+        await world.reached.wait()
+        world.load_ends.set()
+        with pytest.raises(WorkflowFailureError) as failure:
+            await handle.result()
+    assert "before the replica set had settled" in str(failure.value.cause)
+    assert "await_settled" not in world.calls
 
 
 @pytest.mark.anyio

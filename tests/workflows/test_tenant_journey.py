@@ -43,8 +43,15 @@ async def test_it_reads_like_the_diagram(client: Client, worker: Callable[..., W
     world = World()
     outcome = await travel(client, worker, world)
     assert world.calls[:7] == [*MACHINE, *SCALING]
-    assert set(world.calls[7:9]) == {"run_load", "await_settled"}
-    assert world.calls[9:] == ["stop_load", "load ended", "await_replicas 1", "observe_scale_decisions", UNDO]
+    assert set(world.calls[7:9]) == {"run_load", "await_load"}
+    assert world.calls[9:] == [
+        "await_settled",
+        "stop_load",
+        "load ended",
+        "await_replicas 1",
+        "observe_scale_decisions",
+        UNDO,
+    ]
     assert list(outcome.took) == list(JourneyPhase) == WITH_LOAD.phases
     assert all(took >= timedelta() for took in outcome.took.values())
     assert sum(list(outcome.took.values())[:-1], timedelta()) <= outcome.took[JourneyPhase.WHOLE]
