@@ -159,6 +159,8 @@ class Kubernetes:
             "audit-policy-file": self._audit_policy,
             "audit-log-path": self.audit_log,
             "audit-log-maxsize": "1000",
+            # A worker that starts reads them all.
+            "audit-log-maxbackup": "3",
         }
 
     def _kube_controller_manager(self) -> Mapping[str, object]:

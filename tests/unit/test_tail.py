@@ -114,3 +114,9 @@ def test_of_a_line_that_writers_were_killed_in_the_whole_records_are_found(
     assert whole_records(line + b"\n", START) == whole
     assert whole_records(line, START) == whole
     assert whole_records(b"\xff\xc3" + line + b"\n", START) == whole
+
+
+@pytest.mark.parametrize("torn", [b",", b"]", b"}", b',{"kind":"Event"', b', "'])
+def test_a_record_in_the_body_of_a_torn_one_is_none(torn: bytes) -> None:
+    line = b'{"kind":"Event","body":[{"kind":"Event","forged":true}' + torn + record("")
+    assert whole_records(line, START) == [record("")]

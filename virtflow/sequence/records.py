@@ -3,8 +3,8 @@
 Both logs are read once, as far as they go whenever somebody asks, and only writes that can prove something are
 kept. So an observation costs what its own virtual machine wrote, however many there are beside it.
 
-It is read on the event loop, a millisecond at a time. A thread would hold the interpreter's lock for five, and
-each time the loop wakes up it would wait that long for its turn.
+It is read on the event loop, a millisecond in two. A thread holds the interpreter's lock for five at a time, and
+whatever the loop wakes up for would come that much later.
 
 The order is that of arrival, by the server's clock, and the log's among equals. The log itself is in the order of
 completion, and a server short of CPU may note a cause after its effect. But no effect is sent before its cause
@@ -43,7 +43,7 @@ REQUESTS_KEPT = 20_000
 NAMESPACES_KEPT = 100
 """Of those that are gone, the latest: an activity that is tried again may ask after the scenario's end."""
 SLICE = 0.001
-"""Seconds of reading after which others have their turn."""
+"""Seconds of reading, after which as many are for others."""
 
 Item = TypeVar("Item")
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Records:
             for log in self._logs:
                 while log.read_line():
                     if time.perf_counter() - began >= SLICE:
-                        await asyncio.sleep(0)
+                        await asyncio.sleep(SLICE)
                         began = time.perf_counter()
 
     def of_request(self, request_id: str) -> list[AccessRecord]:
