@@ -92,7 +92,7 @@ class Gateway:
 
     async def _created_before(self, request: GatewayRequest, request_id: str) -> GatewayAnswer | None:
         """The object, if what is in the way of a retried create is what the first try made."""
-        name = yaml.safe_load(request.manifest or "")["metadata"]["name"]
+        name = yaml.load(request.manifest or "", Loader=yaml.CSafeLoader)["metadata"]["name"]
         headers = {"Accept": "application/json", **await self._authorization(request)}
         there = await self._exchange("GET", f"/virtualmachines/{name}", headers, None)
         labels = there.body.get("metadata", {}).get("labels", {}) if there.code == 200 else {}
@@ -111,11 +111,11 @@ def _labelled(request: GatewayRequest) -> str:
     """The manifest with the run's labels; as it was where that is not possible, for the server to refuse."""
     assert request.manifest is not None
     try:
-        manifest = yaml.safe_load(request.manifest)
+        manifest = yaml.load(request.manifest, Loader=yaml.CSafeLoader)
         manifest.setdefault("metadata", {}).setdefault("labels", {}).update(request.labels)
     except (yaml.YAMLError, AttributeError):
         return request.manifest
-    text: str = yaml.safe_dump(manifest, sort_keys=False)
+    text: str = yaml.dump(manifest, Dumper=yaml.CSafeDumper, sort_keys=False)
     return text
 
 

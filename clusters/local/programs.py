@@ -131,6 +131,8 @@ def programs(
                 # waiting for the disk at every step: that is for a machine that loses its power.
                 "--sqlite-pragma=journal_mode=WAL",
                 "--sqlite-pragma=synchronous=OFF",
+                # The answer to a workflow's task brings the activity it asked for along, instead of a further poll.
+                "--dynamic-config-value=system.enableActivityEagerExecution=true",
                 "--log-level=warn",
             ],
         ),

@@ -17,7 +17,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
-from virtflow.worker import SANDBOX, WORKFLOWS
+from virtflow.worker import WORKFLOWS
 
 TASK_QUEUE = "tests"
 
@@ -45,7 +45,6 @@ def worker(client: Client) -> Callable[..., Worker]:
             client,
             task_queue=TASK_QUEUE,
             workflows=WORKFLOWS,
-            workflow_runner=SANDBOX,
             activities=activities,
             workflow_failure_exception_types=[Exception],
             max_heartbeat_throttle_interval=timedelta(milliseconds=100),

@@ -44,7 +44,7 @@ def machine_times(audit_log: Path) -> dict[tuple[str, str], MachineTimes]:
     """By namespace and name."""
     times: defaultdict[tuple[str, str], MachineTimes] = defaultdict(MachineTimes)
     for event in _events(audit_log, '"resource":"virtualmachines"'):
-        if event["verb"].startswith("delete"):
+        if event["verb"] not in ("create", "update", "patch"):
             continue
         begin, end = _span(event)
         ref = event["objectRef"]

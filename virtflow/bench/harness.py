@@ -30,9 +30,9 @@ class Created:
 
 def machine_manifest(name: str) -> str:
     """The one that the features use, under another name."""
-    body = yaml.safe_load(MANIFEST.read_text())
+    body = yaml.load(MANIFEST.read_text(), Loader=yaml.CSafeLoader)
     body["metadata"]["name"] = name
-    return str(yaml.safe_dump(body))
+    return str(yaml.dump(body, Dumper=yaml.CSafeDumper))
 
 
 async def create_machines(

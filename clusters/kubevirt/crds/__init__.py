@@ -25,8 +25,11 @@ def load_crds() -> tuple[Object, ...]:
     """The CustomResourceDefinitions, ready to apply. Shared: not to be changed."""
     definitions: dict[str, Any] = {}
     for path in sorted((FOLDER / "definitions").glob("*.yaml")):
-        definitions |= yaml.safe_load(path.read_text())
-    return tuple(resolve(yaml.safe_load((FOLDER / f"{name}.yaml").read_text()), definitions) for name in KINDS)
+        definitions |= yaml.load(path.read_text(), Loader=yaml.CSafeLoader)
+    return tuple(
+        resolve(yaml.load((FOLDER / f"{name}.yaml").read_text(), Loader=yaml.CSafeLoader), definitions)
+        for name in KINDS
+    )
 
 
 @cache
