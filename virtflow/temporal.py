@@ -1,23 +1,34 @@
 """Talking to Temporal: where, and with which payloads."""
 
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
+from temporalio.contrib.pydantic import PydanticPayloadConverter
+from temporalio.converter import CompositePayloadConverter, DataConverter
 from temporalio.service import RPCError
 
 from clusters.endpoints import Endpoints
 from virtflow.errors import InfrastructureError
 
-__all__ = ["TASK_QUEUE", "connect"]
+__all__ = ["DATA_CONVERTER", "TASK_QUEUE", "connect"]
 
 TASK_QUEUE = "virtflow"
 
+_PYDANTIC = PydanticPayloadConverter()
+
+
+class _PayloadConverter(CompositePayloadConverter):
+    """Pydantic's. Temporal makes one for each workflow, and each would work out anew how every type is decoded."""
+
+    def __init__(self) -> None:
+        super().__init__(*_PYDANTIC.converters.values())
+
+
+DATA_CONVERTER = DataConverter(payload_converter_class=_PayloadConverter)
+"""Payloads are typed: dataclasses, timedeltas and enums survive the way."""
+
 
 async def connect(endpoints: Endpoints) -> Client:
-    """A client whose payloads are typed: dataclasses, timedeltas and enums survive the way.
-
-    Raises InfrastructureError.
-    """
+    """Raises InfrastructureError."""
     try:
-        return await Client.connect(endpoints.temporal_address, data_converter=pydantic_data_converter)
+        return await Client.connect(endpoints.temporal_address, data_converter=DATA_CONVERTER)
     except (RPCError, RuntimeError) as error:
         raise InfrastructureError(f"Temporal at {endpoints.temporal_address} cannot be reached: {error}") from error

@@ -13,7 +13,7 @@ with workflow.unsafe.imports_passed_through():
 
 from workflows.failures import halfway_at
 from workflows.models import Autoscaled, AutoscaleOrder, LoadOutcome, LoadRun, ReplicasWait, ScaleState, SettleWait
-from workflows.options import LOAD_TURN, QUICK, READ, loading, waiting
+from workflows.options import EVIDENCE, LOAD_TURN, QUICK, loading, waiting
 from workflows.saga import stop_if_cancelled
 
 __all__ = ["AutoscaleUnderLoad"]
@@ -43,7 +43,9 @@ class AutoscaleUnderLoad:
             )
 
             # and the proof of each decision
-            decisions = await workflow.execute_activity_method(Evidence.observe_scale_decisions, order.target, **READ)
+            decisions = await workflow.execute_local_activity_method(
+                Evidence.observe_scale_decisions, order.target, **EVIDENCE
+            )
         return Autoscaled(
             before,
             settled,

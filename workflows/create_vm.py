@@ -17,7 +17,7 @@ from workflows.models import (
     VirtualMachineRef,
     VirtualMachineWait,
 )
-from workflows.options import QUICK, READ, waiting
+from workflows.options import EVIDENCE, QUICK, waiting
 from workflows.saga import stop_if_cancelled
 
 __all__ = ["CreateVirtualMachine"]
@@ -52,7 +52,7 @@ class CreateVirtualMachine:
             running_at = workflow.now()
 
             # and the proof of each
-            arrows = await workflow.execute_activity_method(
-                Evidence.observe_create_sequence, CreateEvidence(machine, answer.request_id, order.tenant), **READ
+            arrows = await workflow.execute_local_activity_method(
+                Evidence.observe_create_sequence, CreateEvidence(machine, answer.request_id, order.tenant), **EVIDENCE
             )
         return VirtualMachineCreated(answer, machine, state, arrows, accepted_at, running_at)

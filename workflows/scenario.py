@@ -34,7 +34,7 @@ from workflows.models import (
     VirtualMachineCreated,
     VirtualMachineOrder,
 )
-from workflows.options import CLEAN_UP, QUICK, READ, waiting
+from workflows.options import CLEAN_UP, QUICK, waiting
 from workflows.saga import Saga, run_child, uninterrupted
 
 __all__ = ["Scenario"]
@@ -135,7 +135,7 @@ class Scenario:
     async def list_virtual_machines(self, namespace: str) -> list[str]:
         """Names, as the platform's administrator sees them."""
         with self._step():
-            return await workflow.execute_activity_method(VirtualMachines.list_names, namespace, **READ)
+            return await workflow.execute_activity_method(VirtualMachines.list_names, namespace, **QUICK)
 
     @workflow.signal
     def end(self) -> None:

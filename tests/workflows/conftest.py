@@ -13,10 +13,10 @@ import anyio
 import pytest
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowHandle
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
+from virtflow.temporal import DATA_CONVERTER
 from virtflow.worker import WORKFLOWS
 
 TASK_QUEUE = "tests"
@@ -26,7 +26,7 @@ TASK_QUEUE = "tests"
 async def environment() -> AsyncIterator[WorkflowEnvironment]:
     program = Path(sys.executable).with_name("temporal-test-server")
     async with await WorkflowEnvironment.start_time_skipping(
-        test_server_existing_path=str(program), data_converter=pydantic_data_converter
+        test_server_existing_path=str(program), data_converter=DATA_CONVERTER
     ) as environment:
         yield environment
 

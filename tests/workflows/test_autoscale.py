@@ -3,12 +3,12 @@ from datetime import timedelta
 
 import pytest
 from temporalio.client import Client, WorkflowFailureError
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import CancelledError
 from temporalio.worker import Replayer, Worker
 
 from tests.workflows.conftest import TASK_QUEUE, until_cancel_is_requested
 from tests.workflows.fakes import World
+from virtflow.temporal import DATA_CONVERTER
 from workflows.autoscale import AutoscaleUnderLoad
 from workflows.models import AutoscaleOrder, LoadOrder, ReplicaSetRef
 
@@ -120,5 +120,5 @@ async def test_its_history_replays(client: Client, worker: Callable[..., Worker]
     async with worker(*world.activities):
         handle = await client.start_workflow(AutoscaleUnderLoad.run, ORDER, id="a", task_queue=TASK_QUEUE)
         await handle.result()
-    replayer = Replayer(workflows=[AutoscaleUnderLoad], data_converter=pydantic_data_converter)
+    replayer = Replayer(workflows=[AutoscaleUnderLoad], data_converter=DATA_CONVERTER)
     assert (await replayer.replay_workflow(await handle.fetch_history())).replay_failure is None

@@ -3,11 +3,11 @@ from datetime import timedelta
 
 import pytest
 from temporalio.client import Client
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.worker import Replayer, Worker
 
 from tests.workflows.conftest import TASK_QUEUE
 from tests.workflows.fakes import TENANT, World
+from virtflow.temporal import DATA_CONVERTER
 from workflows.create_vm import CreateVirtualMachine
 from workflows.models import VirtualMachineOrder, VirtualMachineRef
 
@@ -42,6 +42,6 @@ async def test_its_history_replays(client: Client, worker: Callable[..., Worker]
     async with worker(*world.activities):
         handle = await client.start_workflow(CreateVirtualMachine.run, ORDER, id="vm", task_queue=TASK_QUEUE)
         await handle.result()
-    replayer = Replayer(workflows=[CreateVirtualMachine], data_converter=pydantic_data_converter)
+    replayer = Replayer(workflows=[CreateVirtualMachine], data_converter=DATA_CONVERTER)
     result = await replayer.replay_workflow(await handle.fetch_history())
     assert result.replay_failure is None

@@ -3,12 +3,12 @@ from datetime import timedelta
 
 import pytest
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError, WorkflowUpdateStage
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Replayer, Worker
 
 from tests.workflows.conftest import TASK_QUEUE
 from tests.workflows.fakes import ORDER, TENANT, World
+from virtflow.temporal import DATA_CONVERTER
 from virtflow.worker import WORKFLOWS
 from workflows.models import ScenarioOrder, VirtualMachineOrder
 from workflows.scenario import Scenario
@@ -130,7 +130,7 @@ async def test_its_history_replays(client: Client, worker: Callable[..., Worker]
         await handle.execute_update(Scenario.create_virtual_machine, MACHINE)
         await handle.signal(Scenario.end)
         await handle.result()
-    result = await Replayer(workflows=WORKFLOWS, data_converter=pydantic_data_converter).replay_workflow(
+    result = await Replayer(workflows=WORKFLOWS, data_converter=DATA_CONVERTER).replay_workflow(
         await handle.fetch_history()
     )
     assert result.replay_failure is None

@@ -4,12 +4,12 @@ from datetime import timedelta
 
 import pytest
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
-from temporalio.contrib.pydantic import pydantic_data_converter
 from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.worker import Replayer, Worker
 
 from tests.workflows.conftest import TASK_QUEUE, until_cancel_is_requested
 from tests.workflows.fakes import ORDER, World
+from virtflow.temporal import DATA_CONVERTER
 from virtflow.worker import WORKFLOWS
 from workflows.models import JourneyLoad, JourneyOrder, JourneyPhase, TenantJourneyOutcome
 from workflows.tenant_journey import LEFT_BEHIND, PHASE, TenantJourney
@@ -210,5 +210,5 @@ async def test_its_history_replays(client: Client, worker: Callable[..., Worker]
     async with worker(*World().activities):
         handle = await start(client, order)
         await handle.result()
-    replayer = Replayer(workflows=WORKFLOWS, data_converter=pydantic_data_converter)
+    replayer = Replayer(workflows=WORKFLOWS, data_converter=DATA_CONVERTER)
     assert (await replayer.replay_workflow(await handle.fetch_history())).replay_failure is None

@@ -2,16 +2,16 @@
 
 import asyncio
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import yaml
-from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 
+from virtflow.errors import VirtflowError
 from virtflow.temporal import TASK_QUEUE
 from workflows.create_vm import CreateVirtualMachine
-from workflows.models import Tenant, VirtualMachineCreated, VirtualMachineOrder
+from workflows.models import Tenant, VirtualMachineOrder
 
 __all__ = ["Created", "create_machine", "create_machines", "machine_manifest"]
 
@@ -44,17 +44,10 @@ async def create_machines(
 
 
 async def create_machine(temporal: Client, run: str, tenant: Tenant, name: str) -> Created:
-    """One, and when the activity after the wait for Running began."""
+    """One, and when its workflow was told that it runs and went on to its next step."""
     order = VirtualMachineOrder(tenant, machine_manifest(name), {"virtflow.io/run": "bench"}, RUNNING_WITHIN)
     workflow_id = f"{run}/{tenant.name}/{name}"
-    handle = await temporal.start_workflow(CreateVirtualMachine.run, order, id=workflow_id, task_queue=TASK_QUEUE)
-    created: VirtualMachineCreated = await handle.result()
-    if created.machine is None:
-        raise RuntimeError(f"{name} was refused: {created.answer.message}")
-    acted = None
-    async for event in handle.fetch_history_events():
-        # The last activity of the workflow is the one after the wait.
-        if event.event_type == EventType.EVENT_TYPE_ACTIVITY_TASK_STARTED:
-            acted = event.event_time.ToDatetime(tzinfo=UTC)
-    assert acted is not None
-    return Created(created.machine.namespace, created.machine.name, acted)
+    created = await temporal.execute_workflow(CreateVirtualMachine.run, order, id=workflow_id, task_queue=TASK_QUEUE)
+    if created.machine is None or created.running_at is None:
+        raise VirtflowError(f"{name} was refused: {created.answer.message}")
+    return Created(created.machine.namespace, created.machine.name, created.running_at)

@@ -157,11 +157,8 @@ class Bench:
     def _add_requests(self, namespaces: set[str]) -> None:
         made = requests_of_harness(self._endpoints.audit_log, namespaces)
         machines = {request: count / PARALLEL for request, count in made.items() if " virtualmachines" in request}
-        self._figures.add(
-            Figure(
-                "requests for its virtual machine, a journey", sum(machines.values()), "", 2, n=PARALLEL, detail=made
-            )
-        )
+        title, detail = "requests for its virtual machine, a journey", dict(made)
+        self._figures.add(Figure(title, sum(machines.values()), "", 2, n=PARALLEL, detail=detail))
 
     async def _throughput(self, count: int) -> None:
         """So many virtual machines at once, in as many as twenty tenants, by the harness and by the bare client."""
