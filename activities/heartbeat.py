@@ -7,25 +7,41 @@ from datetime import timedelta
 
 from temporalio import activity
 
-__all__ = ["HEARTBEAT_EVERY", "heartbeating"]
+__all__ = ["HEARTBEAT_EVERY", "heartbeating", "pause"]
 
 HEARTBEAT_EVERY = timedelta(seconds=3)
-"""And so the longest that a cancellation takes to arrive. The worker must not throttle heartbeats to less."""
+"""And so the longest that a cancellation takes to arrive, unless very many wait. The worker must not throttle
+heartbeats to less."""
+SELDOM = timedelta(seconds=10)
+"""The longest pause, well within the activities' heartbeat time-out."""
+A_SECOND = 20
+"""Heartbeats of all activities together, as long as the longest pause allows: each is a write of Temporal's, and a
+thousand waits that beat every three seconds would keep it from everything else."""
+
+_beating = 0
 
 
 @asynccontextmanager
 async def heartbeating() -> AsyncIterator[None]:
     """Heartbeat in the background of this block."""
+    global _beating  # noqa: PLW0603 - of the whole worker
 
     async def beat() -> None:
         while True:
             activity.heartbeat()
-            await asyncio.sleep(HEARTBEAT_EVERY.total_seconds())
+            await asyncio.sleep(pause(_beating).total_seconds())
 
+    _beating += 1
     task = asyncio.create_task(beat())
     try:
         yield
     finally:
+        _beating -= 1
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+def pause(beating: int) -> timedelta:
+    """Between the heartbeats of one activity, if so many have them."""
+    return min(max(HEARTBEAT_EVERY, timedelta(seconds=beating / A_SECOND)), SELDOM)

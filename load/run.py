@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 TICK = 0.25
 WINDOW = 1.0
+ROUNDING = 1e-6
 
 CALLER_LIMIT = timedelta(minutes=2)
 """A caller that has shown no sign of life for so long is gone, and nobody wants its load. Enough for Temporal to
@@ -65,9 +66,13 @@ class Run:
         self._begun = self._written = time.monotonic()
         waited = max(0.0, time.time() - self._waits_since)
         self._write({"waited": waited, "restarted": self.restarted})
-        self._ends = self._begun + (self.plan.ramp + self.plan.hold).total_seconds()
+        self._lasts = (self.plan.ramp + self.plan.hold).total_seconds()
         self._firsts = first_requests(self.plan)
         logger.info("%s begins: %d users on %s, after %.1f s", self.name, self.plan.users, self.plan.url, waited)
+
+    @property
+    def _elapsed(self) -> float:
+        return time.monotonic() - self._begun
 
     @property
     def deserted(self) -> bool:
@@ -107,14 +112,16 @@ class Run:
         After a request that took longer than the pause the next is due at once, and those after it by the usual
         pause. What was missed meanwhile is not made up for: all users would fire at the same moment ever after.
         """
-        due, number = self._begun + self._firsts[index], 0
-        while not self.over.wait(max(0.0, min(due, self._ends) - time.monotonic())) and due < self._ends:
+        # Since the begin, and not by the clock: adding to its large numbers rounds, and would now and then bring the
+        # request that is due at the very end into the load.
+        due, number = self._firsts[index], 0
+        while not self.over.wait(max(0.0, min(due, self._lasts) - self._elapsed)) and due < self._lasts - ROUNDING:
             if number == 0:
                 self._users += 1
                 self._started += 1
             number += 1
             yield number
-            due = max(time.monotonic(), due + 1 / self.plan.rate)
+            due = max(self._elapsed, due + 1 / self.plan.rate)
         self._users -= number > 0
 
     def count(self, response_time: float, exception: BaseException | None, status: int) -> None:
@@ -147,7 +154,7 @@ class Run:
 
     @property
     def _planned_end(self) -> Ending | None:
-        return Ending.PLANNED if time.monotonic() >= self._ends else None
+        return Ending.PLANNED if self._elapsed >= self._lasts else None
 
     def _write_window(self) -> None:
         now = time.monotonic()
