@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from virtflow.errors import InfrastructureError
+from virtflow.files import write_whole
 
 __all__ = ["ENDPOINTS_FILE", "ClusterError", "Endpoints"]
 
@@ -38,7 +39,7 @@ class Endpoints:
     temporal_ui: str
 
     def save(self, file: Path) -> None:
-        file.write_text(json.dumps(dataclasses.asdict(self), default=str, indent=1) + "\n")
+        write_whole(file, json.dumps(dataclasses.asdict(self), default=str, indent=1) + "\n")
 
     @classmethod
     def load(cls, file: Path) -> Self:

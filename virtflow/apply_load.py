@@ -20,7 +20,7 @@ from virtflow.errors import LeftBehindError, VirtflowError
 from virtflow.kube import Informer, KubeClient
 from virtflow.kube.resources import HPAS, VMIRS
 from virtflow.sequence.scale import current_utilization
-from virtflow.temporal import TASK_QUEUE, connect
+from virtflow.temporal import TASK_QUEUE, answering, connect
 from virtflow.terminal import console, phase
 from workflows.failures import words_of
 from workflows.models import LoadOrder, ReplicaSetOrder, ReplicaSetRef, ScenarioOrder, TenantOrder
@@ -40,6 +40,11 @@ async def apply_load(endpoints: Endpoints, folder: Path, users: int, duration: t
 
     `folder` is that of the cluster's Locust, and gets a folder for this load.
     """
+    with answering():
+        await _apply_load(endpoints, folder, users, duration)
+
+
+async def _apply_load(endpoints: Endpoints, folder: Path, users: int, duration: timedelta) -> None:
     name = f"load-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
     temporal = await connect(endpoints)
     # It must outlive the load, during which nobody speaks to it.

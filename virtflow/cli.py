@@ -64,12 +64,13 @@ def up(verbose: Verbose = False) -> None:
 @app.command()
 def status(verbose: Verbose = False) -> None:
     """Show each process of the local cluster."""
+    from clusters.endpoints import ClusterError
     from clusters.local import LocalCluster
 
-    cluster = LocalCluster(_settings())
-    cluster.endpoints()
+    components = LocalCluster(_settings()).status()
+    if not components:
+        raise ClusterError("No cluster is up. Type `make up` to start one.")
     table = Table("COMPONENT", "STATE", "PID", "RESTARTS", box=None, pad_edge=False)
-    components = cluster.status()
     for component in components:
         table.add_row(component.name, component.state, str(component.pid or ""), str(component.restarts))
     console.print(table)
@@ -152,7 +153,7 @@ def bench(
     rounds: Annotated[int, typer.Option(min=1, help="How often the comparisons are repeated.")] = 3,
     verbose: Verbose = False,
 ) -> None:
-    """Measure what the harness adds to what a cluster needs anyway, on a cluster made for it."""
+    """Measure what the harness adds to what a cluster needs anyway, on the cluster <name>-bench, made for it."""
     from virtflow.bench import run_bench
 
     raise typer.Exit(run_bench(_settings(), most=most, rounds=rounds))

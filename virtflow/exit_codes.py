@@ -30,7 +30,13 @@ class ExitCode(IntEnum):
 
 
 # Infrastructure is ahead of a failure: on a cluster that is not well, a failed scenario says little.
-_BY_WEIGHT = (ExitCode.BUG, ExitCode.INFRASTRUCTURE, ExitCode.FAILED, ExitCode.LEFT_BEHIND)
+_BY_WEIGHT = (
+    ExitCode.BUG,
+    ExitCode.INFRASTRUCTURE,
+    ExitCode.BAD_INPUT,
+    ExitCode.FAILED,
+    ExitCode.LEFT_BEHIND,
+)
 
 
 def worst(codes: Collection[ExitCode]) -> ExitCode:

@@ -21,11 +21,11 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from clusters.local import LocalCluster
 from virtflow.errors import InfrastructureError, LeftBehindError
-from virtflow.exit_codes import ExitCode
+from virtflow.exit_codes import ExitCode, worst
 from virtflow.interrupts import undo
 from virtflow.journey_report import Journey, failures_of, table_of, write_journeys
 from virtflow.settings import Settings
-from virtflow.temporal import TASK_QUEUE, connect
+from virtflow.temporal import TASK_QUEUE, answering, connect
 from virtflow.terminal import console, phase
 from workflows.failures import words_of
 from workflows.models import JourneyLoad, JourneyOrder, JourneyPhase, TenantJourneyOutcome, TenantOrder
@@ -56,7 +56,7 @@ def run_journeys(settings: Settings, *, tenants: int, users: int | None) -> Exit
     report = Path.cwd() / "reports" / run_id
     report.mkdir(parents=True)
     orders = journey_orders(run_id, tenants, users)
-    with _cluster(settings) as cluster:
+    with _cluster(settings) as cluster, answering():
         return asyncio.run(_run(cluster, orders, report))
 
 
@@ -117,9 +117,8 @@ async def _run(cluster: LocalCluster, orders: dict[str, JourneyOrder], report: P
     console.print(failures_of(journeys))
     console.print(f"KubeVirt: {endpoints.kubevirt}", markup=False)
     console.print(f"Report: {report / 'journeys.json'}", markup=False)
-    if any(journey.left for journey in journeys):
-        return ExitCode.LEFT_BEHIND
-    return ExitCode.FAILED if any(journey.failure for journey in journeys) else ExitCode.PASSED
+    codes = [ExitCode.LEFT_BEHIND for journey in journeys if journey.left]
+    return worst([*codes, *(ExitCode.FAILED for journey in journeys if journey.failure)])
 
 
 async def travel(temporal: Client, orders: dict[str, JourneyOrder]) -> list[Journey]:
@@ -128,7 +127,7 @@ async def travel(temporal: Client, orders: dict[str, JourneyOrder]) -> list[Jour
     try:
         with phase(f"{len(tasks)} tenants") as show:
             await _watched(temporal, tasks, orders, show)
-    except asyncio.CancelledError:
+    except BaseException:  # Ctrl-C comes as a cancellation, or as itself if it meets this very code
         await _cancel(temporal, orders)
         raise
     finally:

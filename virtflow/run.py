@@ -103,8 +103,8 @@ class _Run:
     def pytest_runtestloop(self) -> None:
         if self.stopped_by is not None:
             return
-        self.began = True
         self.report.mkdir(parents=True)
+        self.began = True
         was_up = self.cluster.is_up()
         self.cluster.up()
         if was_up:

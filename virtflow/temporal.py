@@ -1,5 +1,8 @@
 """Talking to Temporal: where, and with which payloads."""
 
+import contextlib
+from collections.abc import Iterator
+
 from temporalio.client import Client
 from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.converter import CompositePayloadConverter, DataConverter
@@ -8,7 +11,7 @@ from temporalio.service import RPCError
 from clusters.endpoints import Endpoints
 from virtflow.errors import InfrastructureError
 
-__all__ = ["DATA_CONVERTER", "TASK_QUEUE", "connect"]
+__all__ = ["DATA_CONVERTER", "TASK_QUEUE", "answering", "connect"]
 
 TASK_QUEUE = "virtflow"
 
@@ -24,6 +27,18 @@ class _PayloadConverter(CompositePayloadConverter):
 
 DATA_CONVERTER = DataConverter(payload_converter_class=_PayloadConverter)
 """Payloads are typed: dataclasses, timedeltas and enums survive the way."""
+
+
+@contextlib.contextmanager
+def answering() -> Iterator[None]:
+    """Within this block it is infrastructure if Temporal gives no answer."""
+    try:
+        yield
+    except RPCError as error:
+        raise InfrastructureError(
+            f"Temporal gave no answer ({error.status.name}: {error.message}). `virtflow status` shows whether it "
+            f"runs, `virtflow logs temporal` what it says."
+        ) from None
 
 
 async def connect(endpoints: Endpoints) -> Client:

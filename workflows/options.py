@@ -48,7 +48,7 @@ CLEAN_UP = ActivityConfig(
 """Deleting, and waiting until it is gone. Tried for long: what it leaves, somebody else has to find."""
 
 
-LOAD_TURN = timedelta(hours=2)
+LOAD_TURN = timedelta(minutes=20)
 """The longest that a load may wait for other loads to end."""
 
 LOAD_OVERTIME = timedelta(minutes=2)

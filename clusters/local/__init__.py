@@ -4,7 +4,11 @@
 come up; `clusters.supervisor` keeps them all.
 """
 
+import contextlib
+import fcntl
+import hashlib
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +47,7 @@ class LocalCluster:
 
     def __init__(self, settings: Settings) -> None:
         self.name = settings.cluster
-        self.folder = settings.state_home.absolute() / settings.cluster
+        self.folder = settings.state_home.resolve() / settings.cluster
         self._settings = settings
         self._supervisor = Supervisor(self.folder)
 
@@ -65,13 +69,28 @@ class LocalCluster:
 
         settings = self._settings
         toolchain = find_toolchain(settings.toolchain, settings.cache_home, settings.mirror)
-        self._make_folder()
-        return start(self.name, self.folder, self._supervisor, toolchain, settings.nodes)
+        with self._alone():
+            self._make_folder()
+            if self._supervisor.pid() is None:
+                # What a supervisor that died may have left behind holds ports and files.
+                self._supervisor.stop()
+            return start(self.name, self.folder, self._supervisor, toolchain, settings.nodes)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else brings this cluster up or down meanwhile."""
+        # Not in the folder, which comes and goes.
+        locks = self._settings.cache_home / "locks"
+        locks.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.sha256(str(self.folder).encode()).hexdigest()[:12]
+        with (locks / f"{self.name}-{digest}").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _make_folder(self) -> None:
         layout = self.folder / "layout"
         if self.folder.exists() and not (layout.exists() and layout.read_text() == LAYOUT):
-            self.down()
+            self._remove()
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         layout.write_text(LAYOUT)
 
@@ -103,7 +122,11 @@ class LocalCluster:
 
     def down(self) -> None:
         """Stop every process and remove the state. A cluster that is not there is fine."""
-        if not self.folder.exists():
-            return
+        with self._alone():
+            self._remove()
+
+    def _remove(self) -> None:
+        # Also without a folder: somebody may have removed it by hand while the cluster ran.
         self._supervisor.stop()
-        shutil.rmtree(self.folder)
+        if self.folder.exists():
+            shutil.rmtree(self.folder)

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from virtflow.files import write_whole
+
 __all__ = ["Ports", "free_ports"]
 
 RANGE = range(15_000, 30_000)
@@ -48,7 +50,7 @@ class Ports:
         kept = {name: known[name] for name in names if name in known and (in_use or _is_free(known[name]))}
         missing = [name for name in names if name not in kept]
         ports = cls(**kept, **dict(zip(missing, free_ports(len(missing), but=kept.values()), strict=True)))
-        file.write_text(json.dumps(dataclasses.asdict(ports), indent=1) + "\n")
+        write_whole(file, json.dumps(dataclasses.asdict(ports), indent=1) + "\n")
         return ports
 
 

@@ -2,6 +2,7 @@
 
 import configparser
 import contextlib
+import io
 import os
 import shlex
 import subprocess
@@ -20,10 +21,13 @@ from supervisor.xmlrpc import Faults, SupervisorTransport
 from clusters.endpoints import ClusterError
 from clusters.supervisor import processes
 from clusters.supervisor.record import Record
+from virtflow.files import write_whole
 
 __all__ = ["LONGEST_SOCKET", "SUPERVISORD", "Program", "ProgramStatus", "Supervisor", "last_lines"]
 
 START_LIMIT = timedelta(seconds=30)
+PAUSE = 0.05
+WATCHED_STATES = ("STARTING", "EXITED", "BACKOFF", "STOPPED", "FATAL")
 # sockaddr_un holds 107 bytes and supervisord adds ".<pid>" while it binds.
 LONGEST_SOCKET = 98
 SUPERVISORD, WATCH = "supervisord", "crash-watch"
@@ -76,8 +80,9 @@ class Supervisor:
                 f"The path of the supervisor's socket, {self._socket}, is longer than Unix allows. Set "
                 f"VIRTFLOW_STATE_HOME to a shorter folder and type the command again."
             )
-        with self._config_file.open("w") as file:
-            self._config(programs).write(file)
+        text = io.StringIO()
+        self._config(programs).write(text)
+        write_whole(self._config_file, text.getvalue())
         if self.pid() is None:
             self._launch()
         else:
@@ -101,7 +106,8 @@ class Supervisor:
     def states(self) -> list[ProgramStatus]:
         """Of all programs it was told to keep. Without supervisord none of them has anybody to keep it."""
         record = self._record.read()
-        if self.pid() is None:
+        infos = self._infos()
+        if infos is None:
             config = configparser.RawConfigParser()
             config.read(self._config_file)
             names = [name.removeprefix("program:") for name in config.sections() if name.startswith("program:")]
@@ -109,8 +115,6 @@ class Supervisor:
                 ProgramStatus(name, "STOPPED", None, "supervisord does not run", record[name].restarts)
                 for name in names
             ]
-        with self._rpc() as rpc:
-            infos: Any = rpc.getAllProcessInfo()
         states = []
         for info in infos:
             name, state, description = info["name"], info["statename"], info["description"]
@@ -126,16 +130,22 @@ class Supervisor:
     def stop_program(self, program: str) -> None:
         """Stop one program, whatever it is about to do, and leave it so until it is started."""
         while self._state(program) not in ("STOPPED", "FATAL"):
-            # Between two lives it cannot be stopped: a moment later it can.
-            with contextlib.suppress(xmlrpc.client.Fault), self._rpc() as rpc:
-                rpc.stopProcess(program)
+            try:
+                with self._rpc() as rpc:
+                    rpc.stopProcess(program)
+            except xmlrpc.client.Fault as fault:
+                # Between two lives it cannot be stopped: a moment later it can.
+                if fault.faultCode != Faults.NOT_RUNNING:
+                    raise ClusterError(f"{program} cannot be stopped: {fault.faultString}.") from None
+                time.sleep(PAUSE)
 
     def check(self, *programs: str) -> list[str]:
         """Which of these programs, or of all, do not run yet. Raises ClusterError with the last lines of one that
         keeps dying."""
         states = [state for state in self.states() if not programs or state.name in programs]
         for state in states:
-            if state.state in ("FATAL", "EXITED"):
+            # EXITED is the moment between a death and the next life.
+            if state.state == "FATAL":
                 raise ClusterError(
                     f"{state.name} does not stay up ({state.state}: {state.description}). Its last lines:\n"
                     f"{last_lines(self.log(state.name))}\nType `make down`, mend the cause, and type `make up` again."
@@ -194,8 +204,8 @@ class Supervisor:
             try:
                 with self._rpc() as rpc:
                     rpc.getState()
-            except OSError:
-                time.sleep(0.05)
+            except ClusterError:
+                time.sleep(PAUSE)
             else:
                 return
         raise ClusterError(
@@ -203,9 +213,21 @@ class Supervisor:
             f"Its log is {self._folder / 'supervisord.log'}."
         )
 
+    def _infos(self) -> list[dict[str, Any]] | None:
+        """What supervisord says of its programs; None if there is no supervisord to say it."""
+        if self.pid() is None:
+            return None
+        with contextlib.suppress(ClusterError), self._rpc() as rpc:
+            infos: list[dict[str, Any]] = rpc.getAllProcessInfo()
+            return infos
+        return None
+
     def _state(self, program: str) -> str:
-        with self._rpc() as rpc:
-            return str(rpc.getProcessInfo(program)["statename"])
+        try:
+            with self._rpc() as rpc:
+                return str(rpc.getProcessInfo(program)["statename"])
+        except xmlrpc.client.Fault as fault:
+            raise ClusterError(f"supervisord in {self._folder} knows no {program}: {fault.faultString}.") from None
 
     def _reload(self) -> None:
         with self._rpc() as rpc:
@@ -219,8 +241,13 @@ class Supervisor:
     @contextlib.contextmanager
     def _rpc(self) -> Iterator[Any]:
         transport: Any = SupervisorTransport(serverurl=f"unix://{self._socket}")
-        with xmlrpc.client.ServerProxy("http://localhost", transport=transport) as proxy:
-            yield proxy.supervisor
+        try:
+            with xmlrpc.client.ServerProxy("http://localhost", transport=transport) as proxy:
+                yield proxy.supervisor
+        except OSError as error:
+            raise ClusterError(
+                f"supervisord in {self._folder} gave no answer: {error}. If it was killed, it is back within seconds."
+            ) from error
 
     def _config(self, programs: Sequence[Program]) -> configparser.RawConfigParser:
         config = configparser.RawConfigParser()
@@ -237,7 +264,7 @@ class Supervisor:
         config[f"eventlistener:{WATCH}"] = {
             "command": _command([sys.executable, "-m", "clusters.supervisor.watch", self._folder]),
             "directory": _quoted(self._folder),
-            "events": ",".join(f"PROCESS_STATE_{state}" for state in ("STARTING", "EXITED", "BACKOFF", "STOPPED")),
+            "events": ",".join(f"PROCESS_STATE_{state}" for state in WATCHED_STATES),
             "stderr_logfile": _quoted(_quoted(self.log(WATCH))),
             "autorestart": "true",
         }

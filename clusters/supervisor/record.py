@@ -5,6 +5,8 @@ from collections import defaultdict
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from virtflow.files import write_whole
+
 __all__ = ["Life", "Record"]
 
 
@@ -24,12 +26,13 @@ class Record:
     file: Path
 
     def read(self) -> defaultdict[str, Life]:
-        if not self.file.exists():
+        """Empty if there is none, or one that another version wrote: counts are not worth an error."""
+        try:
+            lives = json.loads(self.file.read_text())
+            return defaultdict(Life, {program: Life(**life) for program, life in lives.items()})
+        except (FileNotFoundError, ValueError, TypeError, AttributeError):
             return defaultdict(Life)
-        lives = json.loads(self.file.read_text())
-        return defaultdict(Life, {program: Life(**life) for program, life in lives.items()})
 
     def write(self, lives: dict[str, Life]) -> None:
-        new = self.file.with_suffix(".new")
-        new.write_text(json.dumps({program: asdict(life) for program, life in lives.items()}, indent=1) + "\n")
-        new.replace(self.file)
+        lines = json.dumps({program: asdict(life) for program, life in lives.items()}, indent=1)
+        write_whole(self.file, lines + "\n")

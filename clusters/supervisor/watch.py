@@ -14,12 +14,15 @@ from pathlib import Path
 
 from supervisor import childutils
 
+from clusters.endpoints import ClusterError
 from clusters.supervisor.daemon import SUPERVISORD, Supervisor
 from clusters.supervisor.record import Record
 
 __all__ = ["CrashLoops", "Watch", "main"]
 
 log = logging.getLogger(__name__)
+
+TRIES = 5
 
 
 class CrashLoops:
@@ -56,6 +59,8 @@ class Watch:
         match event:
             case "PROCESS_STATE_STARTING":
                 life.given_up = ""
+            case "PROCESS_STATE_FATAL":
+                self._doomed.discard(program)
             # What was doomed may be started once more before it is stopped: only now it is over.
             case "PROCESS_STATE_STOPPED" if program in self._doomed:
                 self._doomed.remove(program)
@@ -73,7 +78,14 @@ class Watch:
         log.error("supervisord is gone: starting it and everything else again")
         self._lives[SUPERVISORD].restarts += 1
         self._record.write(self._lives)
-        self._supervisor.revive()
+        for _ in range(TRIES):
+            # Somebody's `up` may be starting it at the same moment: then the next try finds it.
+            try:
+                self._supervisor.revive()
+            except ClusterError:
+                log.exception("supervisord does not start")
+            else:
+                return
 
 
 def events() -> Iterator[tuple[str, str]]:

@@ -133,7 +133,7 @@ def find_faults(folder: Path, vocabulary: Vocabulary, markers: Collection[str]) 
 
 def _read(file: Path, faults: set[Fault]) -> Feature | None:
     try:
-        data: Mapping[str, Any] = Parser().parse(file.read_text(encoding="utf-8"))
+        data: Mapping[str, Any] = Parser().parse(file.read_text(encoding="utf-8-sig"))
     except OSError as error:
         faults.add(Fault(file, 1, f"It cannot be read: {error.strerror}."))
     except UnicodeDecodeError as error:

@@ -16,7 +16,6 @@ from pytest_bdd.parser import Scenario as GherkinScenario
 from pytest_bdd.scenario import scenario_wrapper_template_registry
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
-from temporalio.service import RPCError
 from temporalio.workflow import UpdateMethodMultiParam
 
 from clusters.endpoints import Endpoints
@@ -26,7 +25,7 @@ from tests.e2e.check import check_features
 from tests.e2e.report import Report
 from tests.e2e.steps import *  # noqa: F403  pytest-bdd finds steps by name in the conftest
 from virtflow.errors import InfrastructureError, InputError, explain
-from virtflow.temporal import TASK_QUEUE, connect
+from virtflow.temporal import TASK_QUEUE, answering, connect
 from virtflow.terminal import console, phase
 from workflows.failures import root_cause, words_of
 from workflows.models import ScenarioOrder
@@ -34,7 +33,7 @@ from workflows.options import IDLE_TIMEOUT
 from workflows.scenario import Scenario
 
 FEATURES = Path(__file__).parents[2] / "features"
-STEP_LIMIT = timedelta(minutes=30)
+STEP_LIMIT = timedelta(minutes=45)
 UNDONE_LIMIT = timedelta(minutes=15)
 """Every activity has a shorter limit of its own: these are for a worker or a Temporal that is gone."""
 
@@ -107,11 +106,10 @@ def talk(portal: BlockingPortal, limit: timedelta, call: Callable[[], Awaitable[
             return await call()
 
     try:
-        return portal.call(within_limit)
+        with answering():
+            return portal.call(within_limit)
     except TimeoutError:
         raise _silent(limit) from None
-    except RPCError as error:
-        raise _without_temporal(error) from None
 
 
 def _failure(error: WorkflowUpdateFailedError) -> Exception:
@@ -126,13 +124,6 @@ def _silent(limit: timedelta) -> InfrastructureError:
     return InfrastructureError(
         f"The worker gave no answer for {minutes:.0f} minutes. `virtflow status` shows whether it and Temporal run, "
         f"`virtflow logs worker` what it says."
-    )
-
-
-def _without_temporal(error: RPCError) -> InfrastructureError:
-    return InfrastructureError(
-        f"Temporal gave no answer ({error.status.name}: {error.message}). `virtflow status` shows whether it runs, "
-        f"`virtflow logs temporal` what it says."
     )
 
 

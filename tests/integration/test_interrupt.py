@@ -84,7 +84,7 @@ def assert_nothing_is_left(run: Run) -> None:
 @pytest.mark.parametrize(
     ("moment", "interrupt"),
     [
-        ("Starting Kubernetes", Run.ctrl_c),
+        ("Starting etcd", Run.ctrl_c),
         ("Waiting until everything answers", lambda run: run.process.terminate()),
     ],
 )

@@ -30,6 +30,7 @@ COMPONENTS = (
     "kube-controller-manager",
     "kube-scheduler",
     "kwok",
+    "load",
     "metrics-server",
     "temporal",
     "virt-api",
@@ -255,6 +256,27 @@ def test_up_chooses_another_port_for_one_that_a_stranger_has_taken(cluster: Loca
         finally:
             other.down()
     assert processes_of(cluster)
+
+
+def test_up_ends_what_nobody_keeps_and_down_finds_it_by_another_path(settings: Settings) -> None:
+    with tempfile.TemporaryDirectory(prefix="orphans ") as folder:
+        (Path(folder) / "real").mkdir()
+        (Path(folder) / "link").symlink_to("real")
+        other = settings.model_copy(update={"cluster": "orphans", "state_home": Path(folder) / "real"})
+        by_link = settings.model_copy(update={"cluster": "orphans", "state_home": Path(folder) / "link"})
+        try:
+            LocalCluster(other).up()
+            before = processes_of(LocalCluster(other))
+            keepers = [process for process in before if "supervisor" in " ".join(process.cmdline())]
+            assert len(keepers) == 2
+            for process in sorted(keepers, key=lambda process: process.pid, reverse=True):
+                process.kill()
+            LocalCluster(by_link).up()
+            assert not [process for process in before if process in processes_of(LocalCluster(other))]
+        finally:
+            LocalCluster(by_link).down()
+        assert processes_of(LocalCluster(other)) == []
+        assert list((Path(folder) / "real").iterdir()) == []
 
 
 def test_a_folder_of_another_version_is_made_anew(settings: Settings) -> None:

@@ -80,7 +80,7 @@ def test_without_temporal_it_is_infrastructure(portal: BlockingPortal) -> None:
 
 
 def test_a_silent_worker_is_infrastructure(portal: BlockingPortal) -> None:
-    with pytest.raises(InfrastructureError, match=r"^The worker gave no answer for 30 minutes\."):
+    with pytest.raises(InfrastructureError, match=r"^The worker gave no answer for 45 minutes\."):
         session(portal, TimeoutError()).ask(Scenario.list_virtual_machines, "namespace")
     with pytest.raises(InfrastructureError, match=r"^The worker gave no answer for 15 minutes\."):
         session(portal, TimeoutError()).left()

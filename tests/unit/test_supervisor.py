@@ -18,6 +18,7 @@ from clusters.endpoints import ClusterError
 from clusters.supervisor import Program, ProgramStatus, Supervisor
 from clusters.supervisor.daemon import MARK
 from clusters.supervisor.processes import marked
+from clusters.supervisor.record import Life, Record
 from clusters.supervisor.watch import CrashLoops
 
 LIMIT = 30
@@ -256,6 +257,32 @@ def test_a_loop_is_so_many_deaths_of_one_program_within_the_time(times: list[flo
         is_loop = len(lately) >= CrashLoops.deaths
         assert loops.died(str(program), now) is is_loop
         since[program] = [] if is_loop else [*since[program], now]
+
+
+def test_a_death_that_heals_itself_is_no_failure(supervisor: Supervisor) -> None:
+    supervisor.configure([python("one", SLEEPS)])
+    supervisor.start()
+    first = running(supervisor, "one")
+    wait_until(lambda: supervisor.check() == [])
+    psutil.Process(first).kill()
+    wait_until(lambda: supervisor.check("one") == ["one"])
+    wait_until(lambda: supervisor.check() == [])
+    assert pid_of(supervisor, "one") != first
+
+
+def test_a_program_that_supervisord_does_not_know_cannot_be_restarted(supervisor: Supervisor) -> None:
+    supervisor.configure([])
+    with pytest.raises(ClusterError, match="ghost"):
+        supervisor.restart("ghost")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"one": {"lives": 9}}', '{"one": 1}'])
+def test_a_record_that_another_version_wrote_is_not_believed(folder: Path, text: str) -> None:
+    record = Record(folder / "restarts.json")
+    record.file.write_text(text)
+    assert record.read()["one"] == Life()
+    record.write({"one": Life(2, "why")})
+    assert record.read()["one"] == Life(2, "why")
 
 
 @pytest.mark.parametrize("text", ["", "not a number", "999999999", "stranger"])

@@ -12,7 +12,9 @@ from clusters.local import LocalCluster
 from virtflow.bench.figures import Figure, Figures
 from virtflow.bench.measure import Bench
 from virtflow.errors import VirtflowError
+from virtflow.interrupts import undo
 from virtflow.settings import Settings
+from virtflow.temporal import answering
 from virtflow.terminal import console, phase
 
 __all__ = ["run_bench"]
@@ -30,11 +32,12 @@ def run_bench(settings: Settings, *, most: int, rounds: int) -> int:
     cluster.down()
     try:
         figures.add(Figure("virtflow up, toolchain in the cache", _timed(settings, "up"), "s", goal=15))
-        asyncio.run(Bench(cluster, figures, run_id).measure(most, rounds))
+        with answering():
+            asyncio.run(Bench(cluster, figures, run_id).measure(most, rounds))
         figures.add(Figure("virtflow down", _timed(settings, "down"), "s", goal=3))
         figures.add(Figure("virtflow e2e, with its own up and down", _timed(settings, "e2e"), "s", goal=240))
     finally:
-        cluster.down()
+        undo(f"Taking down cluster {cluster.name}", cluster.down)
         console.print()
         console.print(figures.table())
         console.print(f"\nReport: {report / 'bench.json'}", markup=False)
