@@ -13,7 +13,7 @@ from virtflow.temporal import TASK_QUEUE
 from workflows.create_vm import CreateVirtualMachine
 from workflows.models import Tenant, VirtualMachineOrder
 
-__all__ = ["Created", "create_machine", "create_machines", "machine_manifest"]
+__all__ = ["RUNNING_WITHIN", "Created", "create_machine", "create_machines", "machine_manifest"]
 
 RUNNING_WITHIN = timedelta(minutes=10)
 MANIFEST = Path(__file__).parents[2] / "features" / "manifests" / "test-vm.yaml"

@@ -27,7 +27,9 @@ def run_bench(settings: Settings, *, most: int, rounds: int) -> int:
     report = Path.cwd() / "reports" / f"bench-{run_id}"
     report.mkdir(parents=True)
     figures = Figures(report / "bench.json")
-    settings = settings.model_copy(update={"cluster": f"{settings.cluster}-bench"})
+    # A node of the local cluster has 64 cores, and each virtual machine asks for one.
+    nodes = max(settings.nodes, most // 50)
+    settings = settings.model_copy(update={"cluster": f"{settings.cluster}-bench", "nodes": nodes})
     cluster = LocalCluster(settings)
     cluster.down()
     try:
@@ -51,6 +53,7 @@ def _timed(settings: Settings, command: str) -> float:
         "VIRTFLOW_CLUSTER": settings.cluster,
         "VIRTFLOW_STATE_HOME": str(settings.state_home),
         "VIRTFLOW_TOOLCHAIN": settings.toolchain,
+        "VIRTFLOW_NODES": str(settings.nodes),
         "VIRTFLOW_KEEP": "0",
     }
     with phase(f"virtflow {command}"):
