@@ -28,8 +28,9 @@ async def heartbeating() -> AsyncIterator[None]:
 
     async def beat() -> None:
         while True:
-            activity.heartbeat()
+            # First the pause: most waits are over before it is, and cost Temporal no write.
             await asyncio.sleep(pause(_beating).total_seconds())
+            activity.heartbeat()
 
     _beating += 1
     task = asyncio.create_task(beat())
