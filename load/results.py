@@ -11,7 +11,6 @@ answers: users are a closed loop, so compare the rate with the planned one, too.
 """
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -19,6 +18,8 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
+
+from virtflow.percentiles import rank_of
 
 __all__ = [
     "Ending",
@@ -216,7 +217,7 @@ def latencies_of(windows: Iterable[LoadProgress]) -> Latencies:
     ascending = sorted(answered.items())
 
     def percentile(percent: int) -> timedelta | None:
-        rank = math.ceil(n * percent / 100)
+        rank = rank_of(n, percent)
         for duration, number in ascending:
             rank -= number
             if rank <= 0:

@@ -6,7 +6,7 @@ A percentile over only those that got there would look the better the more fail.
 from collections.abc import Sequence
 from datetime import timedelta
 
-__all__ = ["Never", "nearest_rank", "tells_more_than_the_longest"]
+__all__ = ["Never", "nearest_rank", "rank_of", "tells_more_than_the_longest"]
 
 
 class Never:
@@ -15,8 +15,13 @@ class Never:
 
 def nearest_rank(ascending: Sequence[timedelta], n: int, percent: int) -> timedelta | type[Never]:
     """The smallest value that `percent` of all `n` do not exceed; `ascending` are those of the n that got there."""
-    rank = -(-n * percent // 100)
+    rank = rank_of(n, percent)
     return ascending[rank - 1] if rank <= len(ascending) else Never
+
+
+def rank_of(n: int, percent: int) -> int:
+    """The place, from 1 on, of the percentile among n in ascending order."""
+    return -(-n * percent // 100)
 
 
 def tells_more_than_the_longest(n: int, percent: int) -> bool:

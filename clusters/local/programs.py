@@ -61,15 +61,12 @@ def programs(
     def kubeconfig(program: str) -> tuple[str, Path]:
         return "--kubeconfig", cluster.kubeconfig_of(program)
 
-    def tls(program: str, cert: str, key: str) -> tuple[str | Path, ...]:
-        return cert, certs / f"{program}.crt", key, certs / f"{program}.key"
+    def tls(program: str) -> tuple[str | Path, ...]:
+        return "--tls-cert", certs / f"{program}.crt", "--tls-key", certs / f"{program}.key"
 
-    own_tls = ("--tls-cert", "--tls-key")
     metrics_kubeconfig = cluster.kubeconfig_of("metrics-server")
     return [
-        Program(
-            VIRT_API, python("clusters.kubevirt", "api", "--port", str(ports.virt_api), *tls(VIRT_API, *own_tls))
-        ),
+        Program(VIRT_API, python("clusters.kubevirt", "api", "--port", str(ports.virt_api), *tls(VIRT_API))),
         Program("virt-controller", python("clusters.kubevirt", "controller", *kubeconfig("virt-controller"))),
         Program("virt-handler", python("clusters.kubevirt", "handler", *kubeconfig("virt-handler"))),
         Program(
@@ -91,7 +88,7 @@ def programs(
                 *kubeconfig("gateway"),
                 "--port",
                 str(ports.gateway),
-                *tls("gateway", *own_tls),
+                *tls("gateway"),
                 "--access-log",
                 endpoints.access_log,
             ),

@@ -1,14 +1,14 @@
 """The figures of a benchmark: collected, shown as a table, written as JSON."""
 
 import json
-import math
-import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+
+from virtflow.percentiles import rank_of
 
 __all__ = ["Figure", "Figures", "percentile"]
 
@@ -60,7 +60,5 @@ class Figures:
 
 
 def percentile(values: Sequence[float], percent: int) -> float:
-    """By nearest rank; `percent` 50 is the median as one learns it."""
-    if percent == 50:
-        return statistics.median(values)
-    return sorted(values)[math.ceil(len(values) * percent / 100) - 1]
+    """By nearest rank."""
+    return sorted(values)[rank_of(len(values), percent) - 1]
