@@ -28,7 +28,8 @@ from virtflow.settings import Settings
 from virtflow.temporal import TASK_QUEUE, answering, connect
 from virtflow.terminal import console, phase
 from workflows.failures import words_of
-from workflows.models import JourneyLoad, JourneyOrder, JourneyPhase, TenantJourneyOutcome, TenantOrder
+from workflows.journey_models import JourneyLoad, JourneyOrder, JourneyPhase, TenantJourneyOutcome
+from workflows.models import TenantOrder
 from workflows.tenant_journey import PHASE, TenantJourney
 
 __all__ = ["journey_orders", "run_journeys", "travel"]

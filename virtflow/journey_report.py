@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from virtflow.percentiles import Never, nearest_rank, tells_more_than_the_longest
-from workflows.models import JourneyPhase, TenantJourneyOutcome
+from workflows.journey_models import JourneyPhase, TenantJourneyOutcome
 
 __all__ = ["Journey", "failures_of", "table_of", "write_journeys"]
 

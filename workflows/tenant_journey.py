@@ -18,16 +18,13 @@ with workflow.unsafe.imports_passed_through():
 from workflows.autoscale import AutoscaleUnderLoad
 from workflows.create_vm import CreateVirtualMachine
 from workflows.failures import came_halfway, words_of
+from workflows.journey_models import JourneyLoad, JourneyOrder, JourneyPhase, TenantJourneyOutcome
 from workflows.models import (
     Autoscaled,
     AutoscaleOrder,
-    JourneyLoad,
-    JourneyOrder,
-    JourneyPhase,
     LoadOrder,
     ReplicaSetOrder,
     Tenant,
-    TenantJourneyOutcome,
     VirtualMachineCreated,
     VirtualMachineOrder,
 )

@@ -25,7 +25,7 @@ from virtflow.kube.resources import NAMESPACES
 from virtflow.sequence.audit import write_of
 from virtflow.settings import Settings
 from virtflow.temporal import connect
-from workflows.models import JourneyOrder
+from workflows.journey_models import JourneyOrder
 from workflows.tenant_journey import PHASE, TenantJourney
 
 pytestmark = pytest.mark.anyio

@@ -7,7 +7,8 @@ from pathlib import Path
 from rich.console import Console, RenderableType
 
 from virtflow.journey_report import Journey, failures_of, table_of, write_journeys
-from workflows.models import JourneyPhase, ObservedArrow, TenantJourneyOutcome
+from workflows.journey_models import JourneyPhase, TenantJourneyOutcome
+from workflows.models import ObservedArrow
 
 PHASES = [JourneyPhase.TENANT_CREATED, JourneyPhase.VM_RUNNING, JourneyPhase.WHOLE]
 

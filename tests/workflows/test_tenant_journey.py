@@ -11,7 +11,7 @@ from tests.workflows.conftest import TASK_QUEUE, until_cancel_is_requested
 from tests.workflows.fakes import ORDER, World
 from virtflow.temporal import DATA_CONVERTER
 from virtflow.worker import WORKFLOWS
-from workflows.models import JourneyLoad, JourneyOrder, JourneyPhase, TenantJourneyOutcome
+from workflows.journey_models import JourneyLoad, JourneyOrder, JourneyPhase, TenantJourneyOutcome
 from workflows.tenant_journey import LEFT_BEHIND, PHASE, TenantJourney
 
 pytestmark = pytest.mark.anyio

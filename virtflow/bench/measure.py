@@ -16,7 +16,8 @@ from virtflow.bench.harness import RUNNING_WITHIN, Created, create_machine, crea
 from virtflow.journey import journey_orders, travel
 from virtflow.temporal import connect
 from virtflow.terminal import phase
-from workflows.models import JourneyPhase, Tenant, TenantOrder
+from workflows.journey_models import JourneyPhase
+from workflows.models import Tenant, TenantOrder
 
 __all__ = ["Bench"]
 
