@@ -71,9 +71,6 @@ class LocalCluster:
         toolchain = find_toolchain(settings.toolchain, settings.cache_home, settings.mirror)
         with self._alone():
             self._make_folder()
-            if self._supervisor.pid() is None:
-                # What a supervisor that died may have left behind holds ports and files.
-                self._supervisor.stop()
             return start(self.name, self.folder, self._supervisor, toolchain, settings.nodes)
 
     @contextlib.contextmanager
@@ -99,6 +96,9 @@ class LocalCluster:
         self._supervisor.restart("worker")
 
     def status(self) -> list[ComponentStatus]:
+        """Empty if there is no cluster."""
+        programs = self._supervisor.states()
+        keeper = [self._supervisor.own_state()] if programs else []
         return [
             ComponentStatus(
                 state.name,
@@ -108,7 +108,7 @@ class LocalCluster:
                 state.description,
                 self._supervisor.log(state.name),
             )
-            for state in self._supervisor.states()
+            for state in [*programs, *keeper]
         ]
 
     def log(self, component: str) -> Path:

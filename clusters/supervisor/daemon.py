@@ -67,7 +67,7 @@ class Supervisor:
         self._record = Record(folder / "restarts.json")
 
     def log(self, program: str) -> Path:
-        return self._folder / "logs" / f"{program}.log"
+        return (self._folder if program == SUPERVISORD else self._folder / "logs") / f"{program}.log"
 
     def configure(self, programs: Sequence[Program]) -> None:
         """Make supervisord know these programs, and start it if it is not running, but none of them.
@@ -84,6 +84,8 @@ class Supervisor:
         self._config(programs).write(text)
         write_whole(self._config_file, text.getvalue())
         if self.pid() is None:
+            # What a supervisor that died may have left behind holds ports and files.
+            self.stop()
             self._launch()
         else:
             self._reload()
@@ -122,6 +124,12 @@ class Supervisor:
                 state, description = "FATAL", record[name].given_up
             states.append(ProgramStatus(name, state, info["pid"] or None, description, record[name].restarts))
         return states
+
+    def own_state(self) -> ProgramStatus:
+        """supervisord's own, which the watch starts again."""
+        pid = self.pid()
+        restarts = self._record.read()[SUPERVISORD].restarts
+        return ProgramStatus(SUPERVISORD, "RUNNING" if pid else "STOPPED", pid, "", restarts)
 
     def restart(self, program: str) -> None:
         self.stop_program(program)

@@ -17,6 +17,7 @@ import pytest
 
 from clusters.endpoints import Endpoints
 from clusters.local import LAYOUT, LocalCluster
+from clusters.supervisor.processes import kill
 from tests.integration.support import make_template
 from virtflow.errors import InputError
 from virtflow.settings import Settings
@@ -32,6 +33,7 @@ COMPONENTS = (
     "kwok",
     "load",
     "metrics-server",
+    "supervisord",
     "temporal",
     "virt-api",
     "virt-controller",
@@ -224,11 +226,13 @@ def test_a_virtual_machine_runs_after_supervisord_was_killed(
     cluster: LocalCluster, kubectl: Kubectl, machine: str
 ) -> None:
     before = pids(cluster)
-    [daemon] = {process.ppid() for pid in before.values() if pid for process in [psutil.Process(pid)]}
+    daemon = before["supervisord"]
+    assert daemon is not None
     psutil.Process(daemon).kill()
     wait_until(lambda: set(pids(cluster).values()).isdisjoint({*before.values(), None}), 40)
     wait_until(lambda: all(component.state == "RUNNING" for component in cluster.status()), 60)
-    assert {"worker", "etcd"} <= pids(cluster).keys()
+    restarts = {component.name: component.restarts for component in cluster.status()}
+    assert restarts["supervisord"] == 1
 
     def status() -> str:
         kind = "jsonpath={.status.printableStatus}"
@@ -269,8 +273,7 @@ def test_up_ends_what_nobody_keeps_and_down_finds_it_by_another_path(settings: S
             before = processes_of(LocalCluster(other))
             keepers = [process for process in before if "supervisor" in " ".join(process.cmdline())]
             assert len(keepers) == 2
-            for process in sorted(keepers, key=lambda process: process.pid, reverse=True):
-                process.kill()
+            kill(keepers)
             LocalCluster(by_link).up()
             assert not [process for process in before if process in processes_of(LocalCluster(other))]
         finally:

@@ -114,7 +114,7 @@ def test_status_of_a_cluster_that_does_not_run_ends_with_3(state: Path, stopped:
 
 def test_the_log_of_an_unknown_component_is_an_error_that_names_the_known(state: Path, stopped: Path) -> None:
     assert assert_one_paragraph(virtflow(state, "logs", "kubelet"), ExitCode.BAD_INPUT) == (
-        "There is no component 'kubelet'. There are: etcd, worker."
+        "There is no component 'kubelet'. There are: etcd, worker, supervisord."
     )
     assert stopped.exists()
 
