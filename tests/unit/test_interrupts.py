@@ -2,6 +2,7 @@
 
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -12,24 +13,29 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = """
-import os, pathlib, sys, threading
+import os, pathlib, select, sys
 from virtflow.interrupts import Interrupts, undo
 
 Interrupts().install()
-undoing = threading.Event()
+gate = os.open(sys.argv[1], os.O_RDONLY)
+
+def wait_at_gate():
+    # In short pieces: Python does not notice a signal that comes just before a call that blocks.
+    while not select.select([gate], [], [], 0.05)[0]:
+        pass
+    os.read(gate, 1)
 
 def action():
     # The undoing ends when the test says so.
     print("undoing", flush=True)
-    with open(sys.argv[1]) as gate:
-        gate.read()
+    wait_at_gate()
     print("in the terminal", flush=True)
     pathlib.Path(sys.argv[2]).touch()
 
 try:
     if sys.argv[3] == "at work":
         print("working", flush=True)
-        threading.Event().wait()
+        wait_at_gate()
     else:
         undo("Undoing", action)
 except KeyboardInterrupt:
@@ -45,6 +51,8 @@ class Program:
     def __init__(self, folder: Path, begins: str) -> None:
         self.gate, self.mark = folder / "gate", folder / "mark"
         os.mkfifo(self.gate)
+        # Open for both, so that neither end waits for the other one to open, and what is written stays.
+        self.gate_end = os.open(self.gate, os.O_RDWR)
         self.terminal, end = pty.openpty()
         command = [sys.executable, "-c", PROGRAM, str(self.gate), str(self.mark), begins]
         env = {**os.environ, "TERM": "dumb", "COLUMNS": "200"}
@@ -54,16 +62,24 @@ class Program:
 
     def until(self, words: str, times: int = 1) -> None:
         while self.said.count(words) < times:
+            readable, _, _ = select.select([self.terminal], [], [], 20)
+            assert readable, f"It does not say {words!r}: {self.said}"
             try:
                 self.said += os.read(self.terminal, 4096).decode()
             except OSError:  # its end of the terminal is closed
                 raise AssertionError(f"It ended without {words!r}: {self.said}") from None
 
     def open_gate(self) -> None:
-        self.gate.write_text("")
+        """For good: who undoes twice goes through it twice."""
+        os.write(self.gate_end, bytes(10))
 
     def ended(self) -> int:
         return self.process.wait(timeout=20)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self.gate_end)
 
 
 @pytest.fixture
@@ -71,8 +87,7 @@ def at_work(tmp_path: Path) -> Iterator[Program]:
     program = Program(tmp_path, "at work")
     program.until("working")
     yield program
-    program.process.kill()
-    program.process.wait()
+    program.close()
 
 
 @pytest.fixture
@@ -80,8 +95,7 @@ def undoing(tmp_path: Path) -> Iterator[Program]:
     program = Program(tmp_path, "undoing")
     program.until("undoing")
     yield program
-    program.process.kill()
-    program.process.wait()
+    program.close()
 
 
 SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
