@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import aiohttp
+import uvloop
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
 from activities.autoscaling import Autoscaling
@@ -94,7 +95,7 @@ async def run(endpoints_file: Path) -> None:
 
 def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    asyncio.run(run(Path(sys.argv[1])))
+    uvloop.run(run(Path(sys.argv[1])))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """`python -m clusters.gateway`: the gateway as a process, on 127.0.0.1 with TLS."""
 
-import asyncio
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
 
 import typer
 import uvicorn
+import uvloop
 
 from clusters.gateway.access_log import AccessLog
 from clusters.gateway.app import create_app
@@ -23,7 +23,7 @@ def main(
     access_log: Annotated[Path, typer.Option(dir_okay=False)],
 ) -> None:
     """Serve the IAM Gateway until SIGTERM. The kubeconfig is its own service account's."""
-    asyncio.run(serve(kubeconfig, port, tls_cert, tls_key, access_log))
+    uvloop.run(serve(kubeconfig, port, tls_cert, tls_key, access_log))
 
 
 async def serve(kubeconfig: Path, port: int, tls_cert: Path, tls_key: Path, access_log: Path) -> None:

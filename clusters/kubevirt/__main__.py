@@ -1,12 +1,12 @@
 """`python -m clusters.kubevirt COMMAND`: the stand-in's programs, one process each, as KubeVirt has them."""
 
-import asyncio
 import logging
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
+import uvloop
 
 # Plain tracebacks: the supervisor shows the last lines of what dies, and a box would fill them.
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -37,7 +37,7 @@ def controller(kubeconfig: Kubeconfig) -> None:
     """virt-controller: VMs to instances, instances to pods, replica sets to instances."""
     from clusters.kubevirt.controller import run_controller
 
-    asyncio.run(run_controller(kubeconfig))
+    uvloop.run(run_controller(kubeconfig))
 
 
 @cli.command()
@@ -45,7 +45,7 @@ def handler(kubeconfig: Kubeconfig) -> None:
     """virt-handler: the nodes' part in an instance's life."""
     from clusters.kubevirt.handler import run_handler
 
-    asyncio.run(run_handler(kubeconfig))
+    uvloop.run(run_handler(kubeconfig))
 
 
 @cli.command()
@@ -57,7 +57,7 @@ def guests(
     """The guests' own service, which load makes busy."""
     from clusters.kubevirt.guests.process import run_guests
 
-    asyncio.run(run_guests(kubeconfig, port, timedelta(milliseconds=request_cost)))
+    uvloop.run(run_guests(kubeconfig, port, timedelta(milliseconds=request_cost)))
 
 
 if __name__ == "__main__":

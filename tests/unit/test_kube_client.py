@@ -12,6 +12,7 @@ from aiohttp import web
 
 from tests.unit.kube_support import TOKEN, client_of
 from virtflow.kube import KubeClient, KubeError
+from virtflow.kube.client import proxy_of
 from virtflow.kube.resources import NAMESPACES, PODS, VMS, Object
 
 pytestmark = pytest.mark.anyio
@@ -236,3 +237,12 @@ async def test_a_server_that_is_not_there_is_a_client_error(tmp_path: Path) -> N
     async with await KubeClient.connect(tmp_path / "kubeconfig.yaml") as kube:
         with pytest.raises(aiohttp.ClientError):
             await kube.send("GET", "/api")
+
+
+def test_the_environments_proxy_is_for_servers_it_does_not_except(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,.inner.example")
+    monkeypatch.setenv("no_proxy", "127.0.0.1,.inner.example")
+    assert proxy_of("https://cluster.example:6443") == "http://proxy.example:3128"
+    assert proxy_of("https://127.0.0.1:6443") is None
+    assert proxy_of("https://api.inner.example") is None

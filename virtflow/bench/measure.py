@@ -6,13 +6,12 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 
-import psutil
-
 from clusters.local import LocalCluster
 from virtflow.bench.audit_times import machine_times, requests_of_harness, tenant_times
 from virtflow.bench.bare import BareClient
 from virtflow.bench.figures import Figure, Figures, percentile
 from virtflow.bench.harness import RUNNING_WITHIN, Created, create_machine, create_machines, machine_manifest
+from virtflow.bench.processes import usage_of
 from virtflow.journey import journey_orders, travel
 from virtflow.temporal import connect
 from virtflow.terminal import phase
@@ -24,7 +23,6 @@ __all__ = ["Bench"]
 PARALLEL = 20
 ALONE = 40
 LARGE = 1000
-MIB = 2**20
 
 
 class Bench:
@@ -180,7 +178,7 @@ class Bench:
         ratio = statistics.median(run["harness"]["a second"] / run["bare"]["a second"] for run in runs)
         title = f"{count} virtual machines at once: throughput, harness / bare client"
         self._figures.add(Figure(title, ratio, "", 0.9, at_least=True, n=rounds, detail={"runs": runs}))
-        memory = psutil.Process(self._pids()["worker"]).memory_info().rss / MIB
+        memory = usage_of(self._cluster)["worker"].memory
         self._figures.add(Figure(f"the worker's memory after {count} at once", memory, "MiB"))
 
     async def _create_bare(self, tenants: list[Tenant], count: int) -> None:
@@ -200,21 +198,14 @@ class Bench:
 
         async def use(tenants: list[Tenant]) -> None:
             with phase(f"{count} virtual machines at once, {name.partition('-')[0]}"):
-                began, before = time.monotonic(), self._cpu_times()
+                began, before = time.monotonic(), usage_of(self._cluster)
                 await create(tenants)
                 measured["a second"] = count / (time.monotonic() - began)
-                measured.update({f"CPU {each}": time - before[each] for each, time in self._cpu_times().items()})
+                after = usage_of(self._cluster)
+                measured.update({f"CPU {each}": used.cpu - before[each].cpu for each, used in after.items()})
 
         await self._with_tenants(name, min(PARALLEL, count), use)
         return measured
-
-    def _pids(self) -> dict[str, int]:
-        return {component.name: component.pid for component in self._cluster.status() if component.pid}
-
-    def _cpu_times(self) -> dict[str, float]:
-        """Seconds so far, of each program."""
-        times = {name: psutil.Process(pid).cpu_times() for name, pid in self._pids().items()}
-        return {name: of.user + of.system for name, of in times.items()}
 
     async def _with_tenants(self, name: str, count: int, use: "Use") -> None:
         orders = [_tenant_order(f"{name}-{self._run}", number) for number in range(count)]

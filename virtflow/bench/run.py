@@ -11,6 +11,7 @@ from pathlib import Path
 from clusters.local import LocalCluster
 from virtflow.bench.figures import Figure, Figures
 from virtflow.bench.measure import Bench
+from virtflow.bench.stand_in import measure_stand_in
 from virtflow.errors import VirtflowError
 from virtflow.interrupts import undo
 from virtflow.settings import Settings
@@ -36,6 +37,7 @@ def run_bench(settings: Settings, *, most: int, rounds: int) -> int:
         figures.add(Figure("virtflow up, toolchain in the cache", _timed(settings, "up"), "s", goal=15))
         with answering():
             asyncio.run(Bench(cluster, figures, run_id).measure(most, rounds))
+        asyncio.run(measure_stand_in(cluster, figures, run_id, most))
         figures.add(Figure("virtflow down", _timed(settings, "down"), "s", goal=3))
         figures.add(Figure("virtflow e2e, with its own up and down", _timed(settings, "e2e"), "s", goal=240))
     finally:

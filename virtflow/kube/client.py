@@ -1,25 +1,28 @@
 """An asynchronous client of the kube-apiserver that speaks plain JSON.
 
-It is the official client's own transport (`kubernetes.aio`: kubeconfig, TLS, connection pool) without its
-generated models: a custom resource has none, and decoding thousands of pods into model objects costs more
-than the requests do. Watches come from `virtflow.kube.informer`.
+The official client (`kubernetes.aio`) reads the kubeconfig and knows its ways to authenticate; requests are
+aiohttp's, without the official one's generated models: a custom resource has none, and decoding thousands of pods
+into model objects costs more than the requests do. Watches come from `virtflow.kube.informer`.
 """
 
-import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Self
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+import orjson
 
 from virtflow.kube.resources import SERVICE_ACCOUNTS, Object, Resource
 
 __all__ = ["KubeClient", "KubeError", "Response", "describe"]
 
 REQUEST_TIMEOUT = timedelta(seconds=30)
+CONNECTIONS = 1000
+"""aiohttp's default of 100 would queue a watch behind a burst of creates, and a starved watch looks like a hang."""
 PATCH_TYPES = {
     "merge": "application/merge-patch+json",
     "json": "application/json-patch+json",
@@ -56,8 +59,14 @@ class Response:
 class KubeClient:
     """Requests of one identity to one kube-apiserver. Use as `async with await KubeClient.connect(path)`."""
 
-    def __init__(self, api: Any) -> None:
+    def __init__(self, api: Any, session: aiohttp.ClientSession, agent: str) -> None:
         self._api = api
+        self._session = session
+        self._agent = agent
+        self._server: str = api.configuration.host.rstrip("/")
+        # Asked for once: aiohttp's own `trust_env` reads the environment, and a netrc file, in a thread, twice for
+        # every request, which takes as long as the request.
+        self._proxy: str | None = api.configuration.proxy or proxy_of(self._server)
 
     @classmethod
     async def connect(cls, kubeconfig: Path, agent: str = "virtflow") -> Self:
@@ -66,12 +75,10 @@ class KubeClient:
         from kubernetes.aio import client, config
 
         configuration = client.Configuration()
-        # The default of 100 would queue a watch behind a burst of creates, and a starved watch looks like a hang.
-        configuration.connection_pool_maxsize = 1000
         await config.load_kube_config(str(kubeconfig), client_configuration=configuration)
         api = client.ApiClient(configuration)
-        api.user_agent = agent
-        return cls(api)
+        connector = aiohttp.TCPConnector(limit=CONNECTIONS, ssl=api.rest_client.ssl_context)
+        return cls(api, aiohttp.ClientSession(connector=connector, read_bufsize=2**21), agent)
 
     async def __aenter__(self) -> Self:
         return self
@@ -80,6 +87,7 @@ class KubeClient:
         await self.close()
 
     async def close(self) -> None:
+        await self._session.close()
         await self._api.close()
 
     async def send(
@@ -206,7 +214,7 @@ class KubeClient:
             async for chunk in response.content.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
-                    yield json.loads(line)
+                    yield orjson.loads(line)
         finally:
             # Not released: the rest of a watch must not be drained. Nor only closed: that would take leave of
             # the server by TLS, and whoever ends the event loop meanwhile leaves an open socket.
@@ -225,28 +233,38 @@ class KubeClient:
     ) -> aiohttp.ClientResponse:
         all_headers: dict[str, str] = {
             "Accept": "application/json",
-            "User-Agent": self._api.user_agent,
+            "User-Agent": self._agent,
             **(headers or {}),
         }
+        data = None
+        if body is not None:
+            data = orjson.dumps(body)
+            all_headers.setdefault("Content-Type", "application/json")
         await self._api.update_params_for_auth(all_headers, [], ["BearerToken"], path, method, body)
-        url = self._api.configuration.host.rstrip("/") + path
+        url = self._server + path
         if query:
             url += "?" + urlencode(query)
-        answer = await self._api.rest_client.request(
+        return await self._session.request(
             method,
             url,
             headers=all_headers,
-            body=body,
-            _request_timeout=aiohttp.ClientTimeout(total=timeout.total_seconds()),
+            data=data,
+            proxy=self._proxy,
+            server_hostname=self._api.configuration.tls_server_name,
+            timeout=aiohttp.ClientTimeout(total=timeout.total_seconds()),
         )
-        response: aiohttp.ClientResponse = answer.response
-        return response
+
+
+def proxy_of(url: str) -> str | None:
+    """Which proxy the environment wants for a server."""
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
 
 
 def _decode(code: int, text: bytes) -> Object:
     """The body of an answer; one that is no JSON (a proxy's, or "not ready") becomes a Status with it as message."""
     try:
-        decoded: Object = json.loads(text) if text else {}
+        decoded: Object = orjson.loads(text) if text else {}
     except ValueError:
         decoded = {"kind": "Status", "message": text.decode(errors="replace").strip(), "code": code}
     return decoded

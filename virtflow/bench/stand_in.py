@@ -1,0 +1,190 @@
+"""What the stand-in for KubeVirt costs: virtual machines straight at the kube-apiserver, as fast as it takes them.
+
+No gateway, no Temporal, nobody else: what is left is Kubernetes and the stand-in. Measured at three sizes, because
+what grows faster than the number of machines would only show at the third; and once more with schemas that say
+nothing, because the price of the real ones is the kube-apiserver's to pay.
+"""
+
+import asyncio
+import json
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from clusters.kubevirt.crds import load_crds
+from clusters.local import LocalCluster
+from virtflow.bench.figures import Figure, Figures
+from virtflow.bench.harness import RUNNING_WITHIN, machine_manifest
+from virtflow.bench.processes import Usage, usage_of
+from virtflow.errors import VirtflowError
+from virtflow.kube import Informer, KubeClient, Object
+from virtflow.kube.resources import CRDS, NAMESPACES, SERVICE_ACCOUNTS, VMS
+
+__all__ = ["measure_stand_in"]
+
+STAND_IN = ("virt-api", "virt-controller", "virt-handler")
+ACCOUNTS = "system:serviceaccount:kubevirt:"
+AT_ONCE = 100
+"""Creates under way. More only wait in the kube-apiserver."""
+SAYS_NOTHING: Object = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What the measurements speak to."""
+
+    local: LocalCluster
+    kube: KubeClient
+    machines: Informer
+    namespaces: Informer
+    accounts: Informer
+
+
+@dataclass(frozen=True)
+class Run:
+    """So many virtual machines, from the first create to the last Running."""
+
+    count: int
+    accepted: float
+    running: float
+    """Seconds since the first create."""
+    cpu: dict[str, float]
+    """Seconds, by program."""
+    memory: dict[str, float]
+    """MiB afterwards, by program."""
+    writes: Counter[str]
+    """By user; those that the kube-apiserver accepted."""
+    lists: int
+    """By the stand-in's programs."""
+
+
+async def measure_stand_in(local: LocalCluster, figures: Figures, run_id: str, most: int) -> None:
+    """Add the figures. `most` is the number of machines in the end."""
+    async with await KubeClient.connect(local.endpoints().kubeconfig, agent="virtflow-bench") as kube:
+        machines, namespaces, accounts = (Informer(kube, each) for each in (VMS, NAMESPACES, SERVICE_ACCOUNTS))
+        async with machines.running(), namespaces.running(), accounts.running():
+            cluster = Cluster(local, kube, machines, namespaces, accounts)
+            sizes = sorted({max(10, most // 10), max(10, most // 3), most})
+            runs = [await _run(cluster, f"stand-in-{size}-{run_id}", size) for size in sizes]
+            _report(figures, runs)
+            async with _schemas_that_say_nothing(cluster):
+                free = await _run(cluster, f"schemaless-{run_id}", sizes[1])
+            _report_schemas(figures, runs[1], free)
+
+
+async def _run(cluster: Cluster, namespace: str, count: int) -> Run:
+    kube, audit_log = cluster.kube, cluster.local.endpoints().audit_log
+    await kube.apply(NAMESPACES, {"metadata": {"name": namespace}})
+    await cluster.accounts.wait_for(namespace, "default", lambda account: account is not None)
+    begin, before = audit_log.stat().st_size, usage_of(cluster.local)
+    limit = asyncio.Semaphore(AT_ONCE)
+    body: Object = yaml.load(machine_manifest("vm"), Loader=yaml.CSafeLoader)
+
+    async def create(number: int) -> None:
+        async with limit:
+            name = f"vm-{number:04}"
+            await kube.create(VMS, {**body, "metadata": {**body["metadata"], "name": name}}, namespace)
+
+    began = time.monotonic()
+    await asyncio.gather(*map(create, range(count)))
+    accepted = time.monotonic() - began
+    try:
+        async with asyncio.timeout(RUNNING_WITHIN.total_seconds()):
+            for number in range(count):
+                await cluster.machines.wait_for(namespace, f"vm-{number:04}", _runs)
+    except TimeoutError:
+        running = sum(_runs(vm) for vm in cluster.machines.items() if vm["metadata"]["namespace"] == namespace)
+        raise VirtflowError(
+            f"Only {running} of {count} virtual machines ran within {RUNNING_WITHIN}: `virtflow logs virt-controller`."
+        ) from None
+    took, after = time.monotonic() - began, usage_of(cluster.local)
+    writes, lists = _counted(audit_log, begin, namespace)
+    await kube.delete(NAMESPACES, namespace)
+    await kube.delete_all(VMS, namespace)
+    await cluster.namespaces.wait_for("", namespace, lambda found: found is None)
+    return Run(
+        count,
+        accepted,
+        took,
+        {name: usage.cpu - before.get(name, Usage(0, 0)).cpu for name, usage in after.items()},
+        {name: usage.memory for name, usage in after.items()},
+        writes,
+        lists,
+    )
+
+
+def _runs(machine: Object | None) -> bool:
+    return (machine or {}).get("status", {}).get("printableStatus") == "Running"
+
+
+def _counted(audit_log: Path, begin: int, namespace: str) -> tuple[Counter[str], int]:
+    """The writes in a namespace by user, and the stand-in's lists, from a place in the log on."""
+    writes: Counter[str] = Counter()
+    lists = 0
+    for event in _events(audit_log, begin):
+        user, ref = event["user"]["username"], event.get("objectRef", {})
+        if event["verb"] == "list":
+            lists += user.startswith(ACCOUNTS)
+        elif ref.get("namespace") == namespace and event["responseStatus"]["code"] < 300:
+            writes[user] += 1
+    return writes, lists
+
+
+def _events(audit_log: Path, begin: int) -> Iterator[Object]:
+    with audit_log.open("rb") as log:
+        # It may have been rotated meanwhile, and then all of it is new.
+        log.seek(begin if audit_log.stat().st_size >= begin else 0)
+        for line in log:
+            event: Object = json.loads(line)
+            if event["stage"] == "ResponseComplete":
+                yield event
+
+
+@asynccontextmanager
+async def _schemas_that_say_nothing(cluster: Cluster) -> AsyncIterator[None]:
+    """Within this block the kube-apiserver takes KubeVirt's objects as they come; virt-api still checks them."""
+    try:
+        for crd in load_crds():
+            without = deepcopy(crd)
+            for version in without["spec"]["versions"]:
+                version["schema"] = {"openAPIV3Schema": SAYS_NOTHING}
+            await cluster.kube.apply(CRDS, without)
+        yield
+    finally:
+        for crd in load_crds():
+            await cluster.kube.apply(CRDS, crd)
+
+
+def _report(figures: Figures, runs: list[Run]) -> None:
+    last = runs[-1]
+    every = {f"{run.count}": run.__dict__ for run in runs}
+    at_once = f"{last.count} virtual machines, straight at the kube-apiserver"
+    rate = last.count / last.running
+    figures.add(Figure(f"{at_once}: Running a second", rate, "", 15, at_least=True, detail=every))
+    for name, seconds in sorted(last.cpu.items(), key=lambda item: -item[1]):
+        if seconds / last.count >= 0.0005:
+            title = f"  {name}: CPU for each, and its memory afterwards ({last.memory[name]:.0f} MiB)"
+            figures.add(Figure(title, 1000 * seconds / last.count, "ms"))
+    share = sum(last.cpu[name] for name in STAND_IN) / sum(last.cpu.values())
+    figures.add(Figure("the stand-in's share of the CPU", 100 * share, "%", 33))
+    figures.add(Figure("writes for each, by whomever", last.writes.total() / last.count, "", 20))
+    figures.add(Figure("lists by the stand-in while they started", sum(run.lists for run in runs), "", 0))
+    first = runs[0]
+    for name in STAND_IN:
+        grown = (last.memory[name] - first.memory[name]) / (last.count - first.count) * 100
+        title = f"{name}'s memory for each hundred more"
+        figures.add(Figure(title, grown, "MiB", n=len(runs), detail={f"{r.count}": r.memory[name] for r in runs}))
+
+
+def _report_schemas(figures: Figures, full: Run, free: Run) -> None:
+    costs = [1000 * run.cpu["kube-apiserver"] / run.count for run in (full, free)]
+    title = "kube-apiserver's CPU for each, with KubeVirt's schemas / with none"
+    figures.add(
+        Figure(title, costs[0] / costs[1], "", n=full.count, detail={"ms, with": costs[0], "without": costs[1]})
+    )
