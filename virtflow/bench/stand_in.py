@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import yaml
@@ -58,7 +58,7 @@ class Run:
     """Seconds, by program."""
     memory: dict[str, float]
     """MiB afterwards, by program."""
-    writes: Counter[str]
+    writes: dict[str, int]
     """By user; those that the kube-apiserver accepted."""
     lists: int
     """By the stand-in's programs."""
@@ -101,7 +101,8 @@ async def _run(cluster: Cluster, namespace: str, count: int) -> Run:
     except TimeoutError:
         running = sum(_runs(vm) for vm in cluster.machines.items() if vm["metadata"]["namespace"] == namespace)
         raise VirtflowError(
-            f"Only {running} of {count} virtual machines ran within {RUNNING_WITHIN}: `virtflow logs virt-controller`."
+            f"Only {running} of {count} virtual machines ran within {RUNNING_WITHIN}. "
+            f"`virtflow logs virt-controller` may say why."
         ) from None
     took, after = time.monotonic() - began, usage_of(cluster.local)
     writes, lists = _counted(audit_log, begin, namespace)
@@ -120,10 +121,10 @@ async def _run(cluster: Cluster, namespace: str, count: int) -> Run:
 
 
 def _runs(machine: Object | None) -> bool:
-    return (machine or {}).get("status", {}).get("printableStatus") == "Running"
+    return machine is not None and machine.get("status", {}).get("printableStatus") == "Running"
 
 
-def _counted(audit_log: Path, begin: int, namespace: str) -> tuple[Counter[str], int]:
+def _counted(audit_log: Path, begin: int, namespace: str) -> tuple[dict[str, int], int]:
     """The writes in a namespace by user, and the stand-in's lists, from a place in the log on."""
     writes: Counter[str] = Counter()
     lists = 0
@@ -133,7 +134,7 @@ def _counted(audit_log: Path, begin: int, namespace: str) -> tuple[Counter[str],
             lists += user.startswith(ACCOUNTS)
         elif ref.get("namespace") == namespace and event["responseStatus"]["code"] < 300:
             writes[user] += 1
-    return writes, lists
+    return dict(writes), lists
 
 
 def _events(audit_log: Path, begin: int) -> Iterator[Object]:
@@ -163,7 +164,7 @@ async def _schemas_that_say_nothing(cluster: Cluster) -> AsyncIterator[None]:
 
 def _report(figures: Figures, runs: list[Run]) -> None:
     last = runs[-1]
-    every = {f"{run.count}": run.__dict__ for run in runs}
+    every = {f"{run.count}": asdict(run) for run in runs}
     at_once = f"{last.count} virtual machines, straight at the kube-apiserver"
     rate = last.count / last.running
     figures.add(Figure(f"{at_once}: Running a second", rate, "", 15, at_least=True, detail=every))
@@ -173,7 +174,7 @@ def _report(figures: Figures, runs: list[Run]) -> None:
             figures.add(Figure(title, 1000 * seconds / last.count, "ms"))
     share = sum(last.cpu[name] for name in STAND_IN) / sum(last.cpu.values())
     figures.add(Figure("the stand-in's share of the CPU", 100 * share, "%", 33))
-    figures.add(Figure("writes for each, by whomever", last.writes.total() / last.count, "", 20))
+    figures.add(Figure("writes for each, by whomever", sum(last.writes.values()) / last.count, "", 20))
     figures.add(Figure("lists by the stand-in while they started", sum(run.lists for run in runs), "", 0))
     first = runs[0]
     for name in STAND_IN:
