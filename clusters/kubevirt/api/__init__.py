@@ -1,15 +1,22 @@
-"""virt-api of the stand-in: KubeVirt's admission webhooks, served over TLS on 127.0.0.1."""
+"""virt-api of the stand-in: KubeVirt's admission webhooks and subresources, served over TLS on 127.0.0.1."""
 
+import asyncio
 import signal
+import ssl
 import sys
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
 import uvicorn
+from starlette.applications import Starlette
 
 from clusters.kubevirt.api.app import app
+from clusters.kubevirt.api.subresources import HandlerAccess, Nodes, Subresources
+from clusters.kubevirt.client_certificates import ClientCertificates
+from virtflow.kube import KubeClient
 
-__all__ = ["app", "serve"]
+__all__ = ["HandlerAccess", "app", "serve"]
 
 KEEP_ALIVE = timedelta(minutes=5)
 """Longer than the kube-apiserver keeps an idle connection (90 s): were this side the first to close, a webhook call
@@ -19,19 +26,44 @@ GRACE = timedelta(seconds=2)
 """How long calls under way may take to end; also bounds the wait for a client that never answers TLS's goodbye."""
 
 
-def serve(port: int, tls_cert: Path, tls_key: Path) -> None:
-    """Answer webhooks until SIGTERM or SIGINT; then finish what is under way and return."""
+def serve(
+    kubeconfig: Path,
+    port: int,
+    tls_cert: Path,
+    tls_key: Path,
+    front_proxy_ca: Path,
+    front_proxies: Sequence[str],
+    handler: HandlerAccess,
+) -> None:
+    """Answer until SIGTERM or SIGINT; then finish what is under way and return.
+
+    The kube-apiserver's aggregator is known by a certificate of `front_proxy_ca` with a name of `front_proxies`.
+    """
     # uvicorn shuts down in order and then raises the signal once more: without this it would still be a death by
     # signal, which a supervisor takes for a crash.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    uvicorn.run(
-        app,
-        host="127.0.0.1",
-        port=port,
-        ssl_certfile=tls_cert,
-        ssl_keyfile=tls_key,
-        access_log=False,
-        log_config=None,
-        timeout_keep_alive=int(KEEP_ALIVE.total_seconds()),
-        timeout_graceful_shutdown=int(GRACE.total_seconds()),
-    )
+
+    async def run() -> None:
+        async with await KubeClient.connect(kubeconfig, agent="virt-api") as kube, Nodes.connect(handler) as nodes:
+            subresources = Subresources(kube, nodes, front_proxies)
+            config = uvicorn.Config(
+                Starlette(routes=[*app.routes, *subresources.routes()]),
+                host="127.0.0.1",
+                port=port,
+                http=ClientCertificates,
+                ssl_certfile=tls_cert,
+                ssl_keyfile=tls_key,
+                ssl_ca_certs=front_proxy_ca,
+                # Who calls a webhook, or looks at discovery, shows none.
+                ssl_cert_reqs=ssl.CERT_OPTIONAL,
+                lifespan="off",
+                access_log=False,
+                log_config=None,
+                # Who is behind the front proxy is in headers that count only with its certificate.
+                proxy_headers=False,
+                timeout_keep_alive=int(KEEP_ALIVE.total_seconds()),
+                timeout_graceful_shutdown=int(GRACE.total_seconds()),
+            )
+            await uvicorn.Server(config).serve()
+
+    asyncio.run(run())
