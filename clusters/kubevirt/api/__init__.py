@@ -5,6 +5,7 @@ import signal
 import ssl
 import sys
 from collections.abc import Sequence
+from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,9 +13,8 @@ import uvicorn
 from starlette.applications import Starlette
 
 from clusters.kubevirt.api.app import app
-from clusters.kubevirt.api.subresources import HandlerAccess, Nodes, Subresources
+from clusters.kubevirt.api.subresources import HandlerAccess, LateClient, Nodes, subresource_routes
 from clusters.kubevirt.client_certificates import ClientCertificates
-from virtflow.kube import KubeClient
 
 __all__ = ["HandlerAccess", "app", "serve"]
 
@@ -44,10 +44,11 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 
     async def run() -> None:
-        async with await KubeClient.connect(kubeconfig, agent="virt-api") as kube, Nodes.connect(handler) as nodes:
-            subresources = Subresources(kube, nodes, front_proxies)
+        client = LateClient(kubeconfig)
+        async with Nodes.connect(handler) as nodes, aclosing(client):
+            subresources = subresource_routes(client, nodes, front_proxies)
             config = uvicorn.Config(
-                Starlette(routes=[*app.routes, *subresources.routes()]),
+                Starlette(routes=[*app.routes, *subresources]),
                 host="127.0.0.1",
                 port=port,
                 http=ClientCertificates,

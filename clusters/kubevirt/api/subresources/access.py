@@ -16,7 +16,6 @@ from typing import Self
 from urllib.parse import unquote
 
 import aiohttp
-from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from clusters.kubevirt.client_certificates import client_name
@@ -24,7 +23,7 @@ from clusters.kubevirt.install import SUBRESOURCES as GROUP
 from virtflow.kube import KubeClient, KubeError, Object, describe
 from virtflow.kube.resources import SUBJECT_ACCESS_REVIEWS
 
-__all__ = ["Target", "Unauthorized", "Unavailable", "authorize"]
+__all__ = ["VERBS", "Target", "Unauthorized", "Unavailable", "authenticate", "authorize"]
 
 log = logging.getLogger(__name__)
 
@@ -89,30 +88,31 @@ class Target:
         return {key: value for key, value in asked.items() if value}
 
 
-async def authorize(kube: KubeClient, front_proxies: Sequence[str], request: Request) -> Target:
-    """What the request is about, if the user behind the front proxy may do it.
+def authenticate(front_proxies: Sequence[str], request: Request) -> Object:
+    """The user behind the front proxy, in the fields of a SubjectAccessReview.
 
-    `front_proxies` are the common names that its certificate may have. Raises Unauthorized, Unavailable.
+    `front_proxies` are the common names that its certificate may have. Raises Unauthorized.
     """
     if client_name(request) not in front_proxies:
         raise Unauthorized("request is not authenticated")
-    user, target = user_of(request.headers), Target.of(request)
-    spec = {**user, "resourceAttributes": target.attributes(VERBS[request.method])}
-    try:
-        review = await kube.create(SUBJECT_ACCESS_REVIEWS, {"spec": spec})
-    except (KubeError, aiohttp.ClientError, OSError, TimeoutError) as error:
-        log.error("no SubjectAccessReview: %s", describe(error))
-        raise Unavailable from error
-    if not review["status"]["allowed"]:
-        raise Unauthorized(review["status"].get("reason", ""))
-    return target
-
-
-def user_of(headers: Headers) -> Object:
-    """The user as the front proxy names it, in the fields of a SubjectAccessReview."""
+    headers = request.headers
     if not headers.get(USER):
         raise Unauthorized("a valid user header is required for authorization")
     if GROUPS not in headers:
         raise Unauthorized("a valid group header is required for authorization")
     extra = {unquote(key.removeprefix(EXTRA)): headers.getlist(key) for key in headers if key.startswith(EXTRA)}
     return {"user": headers[USER], "groups": headers.getlist(GROUPS), "extra": extra}
+
+
+async def authorize(kube: KubeClient, user: Object, request: Request) -> Target:
+    """What the request is about, if the user may do it. Raises Unauthorized, Unavailable."""
+    target = Target.of(request)
+    review: Object = {"spec": {**user, "resourceAttributes": target.attributes(VERBS[request.method])}}
+    try:
+        answer = await kube.create(SUBJECT_ACCESS_REVIEWS, review)
+    except (KubeError, aiohttp.ClientError, OSError, TimeoutError) as error:
+        log.error("no SubjectAccessReview: %s", describe(error))
+        raise Unavailable from error
+    if not answer["status"]["allowed"]:
+        raise Unauthorized(answer["status"].get("reason", ""))
+    return target

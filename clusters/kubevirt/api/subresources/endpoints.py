@@ -1,85 +1,75 @@
-"""The HTTP side of subresources.kubevirt.io, as the kube-apiserver's aggregator calls it.
+"""The HTTP side of subresources.kubevirt.io, as the kube-apiserver's aggregator calls it."""
 
-One path for all of them: who is it and may they, what is asked, what is there, then the writes. A refusal is a
-Status of Kubernetes; success has no body, and is a 202 where virt-controller has yet to act.
-"""
-
-import contextlib
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from functools import partial
+import asyncio
+import importlib
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
 
 import aiohttp
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from clusters.kubevirt.api.refusals import Refused
-from clusters.kubevirt.api.subresources import instances, lifecycle
-from clusters.kubevirt.api.subresources.access import VERBS, Target, Unauthorized, Unavailable, authorize
-from clusters.kubevirt.api.subresources.discovery import SUBRESOURCES, VERSION, resource_list
+from clusters.kubevirt.api.subresources.access import VERBS, Unauthorized, Unavailable, authenticate, authorize
+from clusters.kubevirt.api.subresources.actions import Actions
+from clusters.kubevirt.api.subresources.discovery import VERSION, resource_list
 from clusters.kubevirt.api.subresources.nodes import Nodes
-from clusters.kubevirt.api.subresources.options import (
-    PauseOptions,
-    RestartOptions,
-    StartOptions,
-    StopOptions,
-    read_options,
-)
-from clusters.kubevirt.api.subresources.statuses import VM, VMI, internal, not_found, not_modelled
 from clusters.kubevirt.install import SUBRESOURCE_VERSIONS
 from clusters.kubevirt.install import SUBRESOURCES as GROUP
-from virtflow.kube import KubeClient, KubeError, Object, Resource, describe
-from virtflow.kube.resources import PODS, VMIS, VMS
+from virtflow.kube import KubeClient, KubeError, Object, describe
 
-__all__ = ["Subresources"]
+__all__ = ["LateClient", "subresource_routes"]
 
-UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
-FORCED_GRACE_SECONDS = 1
-"""The shortest that is safe: 0 would take the pod's object away while its processes may still run."""
-
-Action = Callable[[Target, bytes], Awaitable[Response]]
-"""Carries out what is asked, with the request's body. Raises `Refused`."""
+OPENAPI = {"swagger": "2.0", "info": {"title": "KubeVirt API", "version": VERSION["gitVersion"]}, "paths": {}}
+"""Nothing: but the kube-apiserver asks every minute, and logs an error when there is no answer."""
 
 
-class Subresources:
-    """The endpoints. `kube` is virt-api's own identity; `front_proxies` as in `access.authorize`."""
+class LateClient:
+    """virt-api's client of the kube-apiserver, made when it is first needed.
 
-    def __init__(self, kube: KubeClient, nodes: Nodes, front_proxies: Sequence[str]) -> None:
-        self._kube = kube
-        self._nodes = nodes
-        self._front_proxies = front_proxies
-        # By method and name. What is in discovery and not here is not modelled.
-        self._actions: dict[tuple[str, str], Action] = {
-            ("PUT", "virtualmachines/start"): self._start,
-            ("PUT", "virtualmachines/stop"): self._stop,
-            ("PUT", "virtualmachines/restart"): self._restart,
-            ("PUT", "virtualmachineinstances/pause"): partial(self._on_node, "pause", instances.check_pause),
-            ("PUT", "virtualmachineinstances/unpause"): partial(self._on_node, "unpause", instances.check_unpause),
-            ("GET", "virtualmachineinstances/guestosinfo"): self._ask_agent,
-            ("GET", "virtualmachineinstances/userlist"): self._ask_agent,
-            ("GET", "virtualmachineinstances/filesystemlist"): self._ask_agent,
-        }
+    What it imports takes a second. The webhooks can do without, and while they do not answer yet, after a start or a
+    crash, nobody can write.
+    """
 
-    def routes(self) -> Iterable[BaseRoute]:
-        for version in SUBRESOURCE_VERSIONS:
-            base = f"/apis/{GROUP}/{version}"
-            yield Route(base, constant(resource_list(version)))
-            yield Route(f"{base}/version", constant(VERSION))
-            yield Route(f"{base}/healthz", self._healthz)
-            yield Route(f"{base}/namespaces/{{target:path}}", self._serve, methods=[*VERBS])
+    def __init__(self, kubeconfig: Path) -> None:
+        self._kubeconfig = kubeconfig
+        self._connecting: asyncio.Task[KubeClient] | None = None
 
-    async def _healthz(self, _: Request) -> Response:
+    async def __call__(self) -> KubeClient:
+        if self._connecting is None:
+            self._connecting = asyncio.create_task(self._connect())
+        # Who asked first may hang up while others wait.
+        return await asyncio.shield(self._connecting)
+
+    async def aclose(self) -> None:
+        if self._connecting is not None:
+            await (await self._connecting).close()
+
+    async def _connect(self) -> KubeClient:
+        # In a thread, so that webhooks are answered meanwhile.
+        await asyncio.to_thread(importlib.import_module, "kubernetes.aio")
+        return await KubeClient.connect(self._kubeconfig, agent="virt-api")
+
+
+def subresource_routes(
+    connect: Callable[[], Awaitable[KubeClient]], nodes: Nodes, front_proxies: Sequence[str]
+) -> Iterable[BaseRoute]:
+    """Discovery for everybody, the rest for whom `access` lets in. `connect` gives virt-api's own client."""
+
+    async def healthz(_: Request) -> Response:
         try:
-            version = await self._kube.request("GET", "/version")
-        except (KubeError, *UNREACHABLE) as error:
+            version = await (await connect()).request("GET", "/version")
+        except (KubeError, aiohttp.ClientError, OSError, TimeoutError) as error:
             return JSONResponse({"apiserver": {"connectivity": "failed", "error": describe(error)}}, 500)
         return JSONResponse({"apiserver": {"connectivity": "ok", "version": version}})
 
-    async def _serve(self, request: Request) -> Response:
+    async def serve(request: Request) -> Response:
         try:
-            target = await authorize(self._kube, self._front_proxies, request)
-            action = self._action(request.method, target.full_name)
+            user = authenticate(front_proxies, request)
+            kube = await connect()
+            target = await authorize(kube, user, request)
+            action = Actions(kube, nodes).get(request.method, target.full_name)
             return await action(target, await request.body())
         except Unauthorized as refusal:
             return PlainTextResponse(str(refusal), 401)
@@ -88,101 +78,13 @@ class Subresources:
         except Refused as refusal:
             return JSONResponse(refusal.status, refusal.status["code"])
 
-    def _action(self, method: str, name: str) -> Action:
-        if action := self._actions.get((method, name)):
-            return action
-        if any(name == modelled for _, modelled in self._actions):
-            raise HTTPException(405)
-        # What follows a name in the path is its argument: portforward/22.
-        if name == "expand-vm-spec" or any(f"{name}/".startswith(f"{known}/") for known in SUBRESOURCES):
-            raise not_modelled(name)
-        raise HTTPException(404)
-
-    async def _start(self, target: Target, body: bytes) -> Response:
-        machine, instance = await self._machine(target), await self._find(VMIS, target)
-        options = read_options(body, StartOptions)
-        await self._write(machine, lifecycle.start(machine, instance, options), options.dry_run)
-        return Response(status_code=202)
-
-    async def _stop(self, target: Target, body: bytes) -> Response:
-        options = read_options(body, StopOptions)
-        machine, instance = await self._machine(target), await self._find(VMIS, target)
-        await self._write(machine, lifecycle.stop(machine, instance, options), options.dry_run)
-        return Response(status_code=202)
-
-    async def _restart(self, target: Target, body: bytes) -> Response:
-        options = read_options(body, RestartOptions)
-        lifecycle.check_restart(options)
-        machine, instance = await self._machine(target), await self._find(VMIS, target)
-        await self._write(machine, lifecycle.restart(machine, instance), options.dry_run)
-        # Also on a dry run: so does KubeVirt.
-        if instance is not None and options.grace_period_seconds is not None:
-            await self._delete_launcher(instance)
-        return Response(status_code=202)
-
-    async def _on_node(self, action: str, check: Callable[[Object], None], target: Target, body: bytes) -> Response:
-        """What virt-handler does: it is done when it answers, so this is a 200."""
-        options = read_options(body, PauseOptions)
-        instance = await self._instance(target)
-        check(instance)
-        if options.dry_run[:1] != ["All"]:
-            await self._nodes.put(target.namespace, target.name, action)
-        return Response()
-
-    async def _ask_agent(self, target: Target, _: bytes) -> Response:
-        # KubeVirt answers these with the Status' message as text, and 500 whatever its code.
-        try:
-            raise instances.no_agent(await self._instance(target))
-        except Refused as refusal:
-            return PlainTextResponse(str(refusal), 500)
-
-    async def _machine(self, target: Target) -> Object:
-        machine = await self._find(VMS, target)
-        if machine is None:
-            raise not_found(VM, target.name)
-        return machine
-
-    async def _instance(self, target: Target) -> Object:
-        instance = await self._find(VMIS, target)
-        if instance is None:
-            raise not_found(VMI, target.name)
-        return instance
-
-    async def _find(self, resource: Resource, target: Target) -> Object | None:
-        """The VM or its instance, which has the same name; None if there is none."""
-        try:
-            return await self._kube.get(resource, target.name, target.namespace)
-        except KubeError as error:
-            if error.code == 404:
-                return None
-            raise unreadable(resource, target, error.message) from error
-        except UNREACHABLE as error:
-            raise unreadable(resource, target, describe(error)) from error
-
-    async def _write(self, machine: Object, patches: Iterable[lifecycle.Patch], dry_run: Sequence[str]) -> None:
-        meta = machine["metadata"]
-        for patch in patches:
-            with internal_errors():
-                await self._kube.patch(
-                    patch.resource,
-                    meta["name"],
-                    patch.operations,
-                    meta["namespace"],
-                    kind="json",
-                    subresource=patch.subresource,
-                    dry_run=bool(dry_run),
-                )
-
-    async def _delete_launcher(self, instance: Object) -> None:
-        meta = instance["metadata"]
-        labels = f"kubevirt.io=virt-launcher,kubevirt.io/created-by={meta['uid']}"
-        query = {"labelSelector": labels, "fieldSelector": "status.phase==Running"}
-        with internal_errors():
-            found = await self._kube.request("GET", PODS.path(meta["namespace"]), query=query)
-            for pod in found["items"][:1]:
-                await self._kube.delete(
-                    PODS, pod["metadata"]["name"], meta["namespace"], grace_seconds=FORCED_GRACE_SECONDS
-                )
+    yield Route("/openapi/v2", constant(OPENAPI))
+    for version in SUBRESOURCE_VERSIONS:
+        base = f"/apis/{GROUP}/{version}"
+        yield Route(base, constant(resource_list(version)))
+        yield Route(f"{base}/version", constant(VERSION))
+        yield Route(f"{base}/healthz", healthz)
+        yield Route(f"{base}/namespaces/{{target:path}}", serve, methods=[*VERBS])
 
 
 def constant(body: Object) -> Callable[[Request], Awaitable[Response]]:
@@ -190,19 +92,3 @@ def constant(body: Object) -> Callable[[Request], Awaitable[Response]]:
         return JSONResponse(body)
 
     return answer
-
-
-def unreadable(resource: Resource, target: Target, why: str) -> Refused:
-    kind = "vm" if resource == VMS else "vmi"
-    return internal(f"unable to retrieve {kind} [{target.name}]: {why}")
-
-
-@contextlib.contextmanager
-def internal_errors() -> Iterator[None]:
-    """What the kube-apiserver does not do for virt-api, a lost race included, is a 500 for whoever asked."""
-    try:
-        yield
-    except KubeError as error:
-        raise internal(error.message) from error
-    except UNREACHABLE as error:
-        raise internal(describe(error)) from error

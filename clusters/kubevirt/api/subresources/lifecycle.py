@@ -84,14 +84,18 @@ def restart(vm: Object, vmi: Object | None) -> Iterator[Patch]:
     yield state_change(vm, stop_of(vmi), {"action": "Start"})
 
 
-def state_change(vm: Object, *requests: Object) -> Patch:
+def state_change(vm: Object, *wanted: Object) -> Patch:
     """Requests for virt-controller. A lone stop displaces what waits there; anything else waits its turn."""
     status: Object = vm.get("status") or {}
     waiting = status.get("stateChangeRequests") or None
+    path = "/status/stateChangeRequests"
+    operations: list[Object]
     if not status:
-        operations = [{"op": "add", "path": "/status", "value": {"stateChangeRequests": list(requests)}}]
-    elif waiting is None or [each["action"] for each in requests] == ["Stop"]:
-        operations = replaced("/status/stateChangeRequests", waiting, list(requests))
+        operations = [{"op": "add", "path": "/status", "value": {"stateChangeRequests": wanted}}]
+    elif waiting is None:
+        operations = [test(path, None), {"op": "add", "path": path, "value": wanted}]
+    elif [each["action"] for each in wanted] == ["Stop"]:
+        operations = replaced(path, waiting, wanted)
     else:
         raise internal("unable to complete request: stop/start already underway")
     if status.get("startFailure"):
@@ -108,9 +112,12 @@ def running(vm: Object, wanted: bool) -> Patch:
 
 
 def replaced(path: str, old: object, new: object) -> list[Object]:
-    """A field's new value, if it is still the old one (None: not there)."""
-    verb = "add" if old is None else "replace"
-    return [{"op": "test", "path": path, "value": old}, {"op": verb, "path": path, "value": new}]
+    """A field's new value, if it is still the old one. The kube-apiserver replaces what is not there (None), too."""
+    return [test(path, old), {"op": "replace", "path": path, "value": new}]
+
+
+def test(path: str, value: object) -> Object:
+    return {"op": "test", "path": path, "value": value}
 
 
 def run_strategy(vm: Object) -> str:
