@@ -30,7 +30,7 @@ from clusters.kubevirt.handler_server import create_app, handler_server
 from virtflow.kube import Informer, Key, KubeClient, KubeError, Object
 from virtflow.kube.resources import VMIS
 
-__all__ = ["Handler", "pause", "report", "run_handler", "unpause"]
+__all__ = ["Handler", "pause", "report", "run_handler", "unpause", "write_change"]
 
 log = logging.getLogger(__name__)
 
@@ -47,17 +47,32 @@ async def run_handler(kubeconfig: Path, port: int, tls_cert: Path, tls_key: Path
     virt-api, known by a certificate of `client_ca`, is served on 127.0.0.1:`port`.
     """
     async with await KubeClient.connect(kubeconfig, agent="virt-handler") as kube:
-        handler = Handler(kube)
         app = create_app(
             {
-                "pause": lambda key: handler.change(key, pause),
-                "unpause": lambda key: handler.change(key, unpause),
+                "pause": lambda key: write_change(kube, key, pause),
+                "unpause": lambda key: write_change(kube, key, unpause),
             }
         )
         server = handler_server(app, port, tls_cert, tls_key, client_ca)
         async with asyncio.TaskGroup() as group:
-            group.create_task(handler.run())
+            group.create_task(Handler(kube).run())
             group.create_task(server.serve())
+
+
+async def write_change(kube: KubeClient, key: Key, change: Change) -> bool:
+    """Write a change of the instance that is there; False if there is none. Raises KubeError."""
+    namespace, name = key
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            if new := change(await kube.get(VMIS, name, namespace), now()):
+                await kube.replace(VMIS, new)
+            break
+        except KubeError as error:
+            if error.code == 404:
+                return False
+            if error.code != 409 or not left:
+                raise
+    return True
 
 
 class Handler:
@@ -70,33 +85,6 @@ class Handler:
     async def run(self) -> None:
         async with self._instances.running():
             await self._queue.run()
-
-    async def change(self, key: Key, change: Change) -> bool:
-        """Write a change of the instance that is there; False if there is none. Raises KubeError."""
-        namespace, name = key
-        vmi = self._instances.get(namespace, name)
-        for attempt in range(ATTEMPTS):
-            if vmi is None:
-                return False
-            try:
-                if new := change(vmi, now()):
-                    self._instances.observe(await self._kube.replace(VMIS, new))
-                return True
-            except KubeError as error:
-                # The copy here may be behind: someone else has written the instance, or deleted it.
-                if error.code not in (404, 409) or attempt == ATTEMPTS - 1:
-                    raise
-            vmi = await self._read(key)
-        return False
-
-    async def _read(self, key: Key) -> Object | None:
-        namespace, name = key
-        try:
-            return await self._kube.get(VMIS, name, namespace)
-        except KubeError as error:
-            if error.code != 404:
-                raise
-            return None
 
     def _changed(self, _: Object | None, new: Object | None) -> None:
         if new is not None:

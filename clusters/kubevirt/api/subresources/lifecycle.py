@@ -37,12 +37,12 @@ def start(vm: Object, vmi: Object | None, options: StartOptions) -> Iterator[Pat
     wanted = {"action": "Start", **({"data": {"paused": "true"}} if options.paused else {})}
     match strategy:
         case "Halted":
-            yield state_change(vm, wanted) if options.paused else running(vm, True)
+            yield state_change(vm, [wanted]) if options.paused else running(vm, True)
         case "RerunOnFailure" if phase == "Failed":
             raise conflict(VM, name, "RerunOnFailure does not support starting VM from failed state")
         case "RerunOnFailure" | "Manual":
             # A finished instance is still there, and has to go first.
-            yield state_change(vm, *([stop_of(vmi)] if vmi is not None and phase in FINAL else []), wanted)
+            yield state_change(vm, [*([stop_of(vmi)] if vmi is not None and phase in FINAL else []), wanted])
         case "Always" | "Once":
             raise conflict(VM, name, f"{strategy} does not support manual start requests")
 
@@ -62,7 +62,7 @@ def stop(vm: Object, vmi: Object | None, options: StopOptions) -> Iterator[Patch
             grace = options.grace_period
             if strategy == "Halted" and (grace is None or (old is not None and grace >= old)):
                 raise conflict(VM, name, "Halted only supports manual stop requests with a shorter graceperiod")
-            yield state_change(vm, stop_of(vmi))
+            yield state_change(vm, [stop_of(vmi)])
 
 
 def check_restart(options: RestartOptions) -> None:
@@ -81,10 +81,10 @@ def restart(vm: Object, vmi: Object | None) -> Iterator[Patch]:
         raise conflict(VM, name, f"RunStategy {strategy} does not support manual restart requests")
     if vmi is None:
         raise conflict(VM, name, f"{NOT_RUNNING}: Halted")
-    yield state_change(vm, stop_of(vmi), {"action": "Start"})
+    yield state_change(vm, [stop_of(vmi), {"action": "Start"}])
 
 
-def state_change(vm: Object, *wanted: Object) -> Patch:
+def state_change(vm: Object, wanted: list[Object]) -> Patch:
     """Requests for virt-controller. A lone stop displaces what waits there; anything else waits its turn."""
     status: Object = vm.get("status") or {}
     waiting = status.get("stateChangeRequests") or None
