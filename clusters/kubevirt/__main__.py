@@ -36,7 +36,8 @@ def api(
     handler_key: File,
 ) -> None:
     """virt-api: the admission webhooks and subresources.kubevirt.io."""
-    from clusters.kubevirt.api import HandlerAccess, serve
+    from clusters.kubevirt.api.process import serve
+    from clusters.kubevirt.api.subresources import HandlerAccess
 
     handler = HandlerAccess(handler_url, handler_ca, handler_cert, handler_key)
     serve(kubeconfig, port, tls_cert, tls_key, front_proxy_ca, front_proxy_name, handler)
