@@ -3,7 +3,10 @@
 On a real node virt-handler talks to the launcher's libvirt and reports what it hears. Here nothing runs on the
 nodes, so it reports at once what would be heard of a guest without a fault: that a Scheduled instance, whose
 launcher pod virt-controller has found ready, runs, and that a deleted one has shut down. One process speaks for
-all nodes. It adds to the status and takes nothing away: the rest is virt-controller's.
+all nodes. It adds to the status and takes nothing away but what it wrote: the rest is virt-controller's.
+
+virt-api has it pause a guest (`handler_server`). That is kept nowhere but in the instance's condition, so nothing is
+lost with the process.
 """
 
 import asyncio
