@@ -67,7 +67,17 @@ def programs(
     metrics_kubeconfig = cluster.kubeconfig_of("metrics-server")
     return [
         Program(VIRT_API, python("clusters.kubevirt", "api", "--port", str(ports.virt_api), *tls(VIRT_API))),
-        Program("virt-controller", python("clusters.kubevirt", "controller", *kubeconfig("virt-controller"))),
+        Program(
+            "virt-controller",
+            python(
+                "clusters.kubevirt",
+                "controller",
+                *kubeconfig("virt-controller"),
+                # The supervisor keeps one process of it, so its successor may take its Lease at once.
+                "--identity",
+                "virt-controller-0",
+            ),
+        ),
         Program("virt-handler", python("clusters.kubevirt", "handler", *kubeconfig("virt-handler"))),
         Program(
             "guests",
