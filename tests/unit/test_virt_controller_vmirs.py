@@ -71,7 +71,9 @@ def test_who_is_not_ready_goes_first() -> None:
 @given(order=st.permutations(range(6)), wanted=st.integers(0, 6))
 def test_a_repeated_pass_chooses_the_same_ones(order: list[int], wanted: int) -> None:
     there = [member(f"vmi-{number}") for number in range(6)]
-    chosen = [write.target for write in reconciler.scale_writes(make_vmirs(wanted), there) if isinstance(write, Delete)]
+    chosen = [
+        write.target for write in reconciler.scale_writes(make_vmirs(wanted), there) if isinstance(write, Delete)
+    ]
     again = reconciler.scale_writes(make_vmirs(wanted), [there[index] for index in order])
     assert [write.target for write in again if isinstance(write, Delete)] == chosen
 

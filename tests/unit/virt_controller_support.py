@@ -13,6 +13,7 @@ from unittest import mock
 from clusters.kubevirt.api.mutate import mutate_new_instance
 from clusters.kubevirt.controller import process
 from clusters.kubevirt.controller.objects import controller_of, format_time, is_deleting, is_final, now
+from clusters.kubevirt.controller.vmirs import loses_pod
 from clusters.kubevirt.controller.workqueue import FAILED_TEST
 from virtflow.kube import KubeClient, Object, Response
 
@@ -320,10 +321,9 @@ class ApiServer(KubeClient):
             return refusal(409, f'{plural} "{meta["name"]}" already exists')
         if plural == "pods" and self.pod_quota is not None and len(self.all("pods")) >= self.pod_quota:
             return refusal(403, f'pods "{meta["name"]}" is forbidden: exceeded quota: tenant-quota')
-        if plural == "virtualmachineinstances" and self.instance_quota is not None:
-            if len(self.all(plural)) >= self.instance_quota:
-                return refusal(403, f'{plural} "{meta["name"]}" is forbidden: exceeded quota: tenant-quota')
         if plural == "virtualmachineinstances":
+            if self.instance_quota is not None and len(self.all(plural)) >= self.instance_quota:
+                return refusal(403, f'{plural} "{meta["name"]}" is forbidden: exceeded quota: tenant-quota')
             body = mutate_new_instance(body)
         if plural == "pods":
             body["status"] = {"phase": "Pending", "qosClass": "Burstable"}
@@ -375,7 +375,8 @@ class ApiServer(KubeClient):
         active: Counter[str] = Counter()
         for vmi in self.all("virtualmachineinstances"):
             owner = controller_of(vmi)
-            if owner and not is_deleting(vmi) and not is_final(vmi):
+            # As KubeVirt counts: one whose pod goes is replaced at once.
+            if owner and not is_deleting(vmi) and not is_final(vmi) and not loses_pod(vmi):
                 active[owner["uid"]] += 1
         self.most_active |= active
         async with self._changed:
