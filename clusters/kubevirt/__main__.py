@@ -1,6 +1,10 @@
 """`python -m clusters.kubevirt COMMAND`: the stand-in's programs, one process each, as KubeVirt has them."""
 
+import asyncio
+import contextlib
 import logging
+import socket
+import uuid
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
@@ -44,11 +48,22 @@ def api(
 
 
 @cli.command()
-def controller(kubeconfig: Kubeconfig) -> None:
+def controller(
+    kubeconfig: Kubeconfig,
+    identity: Annotated[
+        str | None,
+        typer.Option(
+            help="What the Lease calls its holder. The next process of this identity need not wait for the last "
+            "one's Lease to run out: give it only where there is never more than one. Drawn if not given."
+        ),
+    ] = None,
+) -> None:
     """virt-controller: VMs to instances, instances to pods, replica sets to instances."""
     from clusters.kubevirt.controller import run_controller
+    from clusters.kubevirt.install import NAMESPACE
 
-    uvloop.run(run_controller(kubeconfig))
+    with contextlib.suppress(asyncio.CancelledError):
+        uvloop.run(run_controller(kubeconfig, NAMESPACE, identity or f"{socket.gethostname()}_{uuid.uuid4()}"))
 
 
 @cli.command()

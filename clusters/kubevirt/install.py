@@ -17,6 +17,8 @@ from virtflow.kube.resources import (
     CRDS,
     MUTATING_WEBHOOKS,
     NAMESPACES,
+    ROLE_BINDINGS,
+    ROLES,
     SERVICE_ACCOUNTS,
     VALIDATING_WEBHOOKS,
 )
@@ -77,7 +79,6 @@ RULES: dict[str, list[Object]] = {
             "resources": ["controllerrevisions"],
             "verbs": [*READ, *WRITE, "create", "delete"],
         },
-        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": [*READ, *WRITE, "create"]},
     ],
     "kubevirt-handler": [
         {"apiGroups": ["kubevirt.io"], "resources": [VMIS], "verbs": READ + WRITE},
@@ -85,6 +86,19 @@ RULES: dict[str, list[Object]] = {
         {"apiGroups": [""], "resources": ["events"], "verbs": [*READ, *WRITE, "create"]},
     ],
 }
+
+LEASE = "virt-controller"
+"""Which virt-controller leads; in its own namespace."""
+LEASE_RULES: list[Object] = [
+    {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "resourceNames": [LEASE],
+        "verbs": ["get", "update"],
+    },
+    # Whoever creates has no name yet that a rule could go by.
+    {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
+]
 
 
 @dataclass(frozen=True)
@@ -134,6 +148,8 @@ def manifests(api_url: str, ca_bundle: bytes) -> list[tuple[Resource, Object]]:
         *((SERVICE_ACCOUNTS, account) for account in accounts),
         *((CLUSTER_ROLES, role) for role in roles),
         *((CLUSTER_ROLE_BINDINGS, binding(name)) for name in RULES),
+        (ROLES, {"metadata": {"name": "kubevirt-controller", "namespace": NAMESPACE}, "rules": LEASE_RULES}),
+        (ROLE_BINDINGS, lease_binding("kubevirt-controller")),
         *((CRDS, crd) for crd in load_crds()),
         (MUTATING_WEBHOOKS, configuration("virt-api-mutator", MUTATORS, api_url, ca_bundle)),
         (VALIDATING_WEBHOOKS, configuration("virt-api-validator", VALIDATORS, api_url, ca_bundle)),
@@ -150,9 +166,17 @@ def manifests(api_url: str, ca_bundle: bytes) -> list[tuple[Resource, Object]]:
 
 
 def binding(name: str) -> Object:
+    return {"metadata": {"name": name}, **granted("ClusterRole", name)}
+
+
+def lease_binding(name: str) -> Object:
+    return {"metadata": {"name": name, "namespace": NAMESPACE}, **granted("Role", name)}
+
+
+def granted(kind: str, name: str) -> Object:
+    """A role to the account of the same name."""
     return {
-        "metadata": {"name": name},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name},
         "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE}],
     }
 

@@ -88,7 +88,17 @@ def programs(
                 certs / "virt-handler-client.key",
             ),
         ),
-        Program("virt-controller", python("clusters.kubevirt", "controller", *kubeconfig("virt-controller"))),
+        Program(
+            "virt-controller",
+            python(
+                "clusters.kubevirt",
+                "controller",
+                *kubeconfig("virt-controller"),
+                # The supervisor keeps one process of it, so its successor may take its Lease at once.
+                "--identity",
+                "virt-controller-0",
+            ),
+        ),
         Program(
             "virt-handler",
             python(

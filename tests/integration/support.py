@@ -26,6 +26,8 @@ class Tenant:
         self._informers = {
             resource: Informer(kube, resource, namespace=namespace) for resource in (VMS, VMIS, VMIRS, PODS)
         }
+        self.changes = 0
+        """How many were seen of what is in the namespace."""
         self._stack = AsyncExitStack()
         self._changed = anyio.Event()
         for informer in self._informers.values():
@@ -45,9 +47,9 @@ class Tenant:
     def get(self, resource: Resource, name: str) -> Object | None:
         return self._informers[resource].get(self.namespace, name)
 
-    async def until(self, holds: Callable[[], bool]) -> None:
+    async def until(self, holds: Callable[[], bool], within: timedelta = PATIENCE) -> None:
         """Wait for something to hold of what is in the namespace. Raises `TimeoutError` with what there is."""
-        with anyio.move_on_after(PATIENCE.total_seconds()):
+        with anyio.move_on_after(within.total_seconds()):
             while not holds():
                 self._changed = anyio.Event()
                 await self._changed.wait()
@@ -56,9 +58,10 @@ class Tenant:
             resource.plural: {obj["metadata"]["name"]: obj.get("status") for obj in informer.items()}
             for resource, informer in self._informers.items()
         }
-        raise TimeoutError(f"not within {PATIENCE}; in the namespace are {there}")
+        raise TimeoutError(f"not within {within}; in the namespace are {there}")
 
     def _wake(self, *_: Object | None) -> None:
+        self.changes += 1
         self._changed.set()
 
 

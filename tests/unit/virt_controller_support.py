@@ -13,6 +13,7 @@ from unittest import mock
 from clusters.kubevirt.api.mutate import mutate_new_instance
 from clusters.kubevirt.controller import process
 from clusters.kubevirt.controller.objects import controller_of, format_time, is_deleting, is_final, now
+from clusters.kubevirt.controller.vmirs import loses_pod
 from clusters.kubevirt.controller.workqueue import FAILED_TEST
 from virtflow.kube import KubeClient, Object, Response
 
@@ -97,14 +98,14 @@ def deleting(obj: Object, at: str = TIME) -> Object:
     return {**obj, "metadata": {**obj["metadata"], "deletionTimestamp": at}}
 
 
-def make_vmirs(replicas: int, name: str = "test-vmirs") -> Object:
+def make_vmirs(replicas: int, name: str = "test-vmirs", uid: str = "vmirs-uid") -> Object:
     return {
         "apiVersion": "kubevirt.io/v1",
         "kind": "VirtualMachineInstanceReplicaSet",
         "metadata": {
             "name": name,
             "namespace": NAMESPACE,
-            "uid": "vmirs-uid",
+            "uid": uid,
             "resourceVersion": "1",
             "generation": 1,
             "annotations": make_vm()["metadata"]["annotations"],
@@ -162,6 +163,7 @@ class ApiServer(KubeClient):
         self.objects: dict[tuple[str, str, str], Object] = {}
         self.writes: Counter[str] = Counter()
         self.pod_quota: int | None = None
+        self.instance_quota: int | None = None
         self.pods_to_fail = 0
         self.most_active: Counter[str] = Counter()
         self._random = random.Random(seed)
@@ -186,9 +188,28 @@ class ApiServer(KubeClient):
             new["metadata"]["generation"] += 1
             await self._store(plural, new, "MODIFIED")
 
+    async def relabel(self, plural: str, name: str, labels: dict[str, str]) -> None:
+        if obj := self.find(plural, name):
+            new = deepcopy(obj)
+            new["metadata"]["labels"] = labels
+            await self._store(plural, new, "MODIFIED")
+
     async def remove(self, plural: str, name: str) -> None:
         if obj := self.find(plural, name):
             await self._delete(plural, obj)
+
+    async def remove_only(self, plural: str, name: str) -> None:
+        """An orphaning delete: it says first that it goes, then lets go what it owns, then is gone."""
+        if (obj := self.find(plural, name)) is None:
+            return
+        await self._store(plural, with_finalizers(deleting(deepcopy(obj)), ["orphan"]), "MODIFIED")
+        for (of, _, _), each in list(self.objects.items()):
+            if (owner := controller_of(each)) and owner["uid"] == obj["metadata"]["uid"]:
+                new = deepcopy(each)
+                new["metadata"]["ownerReferences"].remove(owner)
+                await self._store(of, new, "MODIFIED")
+        if (last := self.find(plural, name)) is not None:
+            await self._store(plural, with_finalizers(deepcopy(last), []), "MODIFIED")
 
     async def until(self, holds: Any, timeout: timedelta = timedelta(seconds=20)) -> None:
         async with asyncio.timeout(timeout.total_seconds()), self._changed:
@@ -239,7 +260,8 @@ class ApiServer(KubeClient):
                 {"metadata": {"resourceVersion": str(self._version)}, "items": deepcopy(self.all(plural))},
             )
         else:
-            self.writes[f"{method} {plural}"] += 1
+            if namespace == NAMESPACE and method != "GET":
+                self.writes[f"{method} {plural}"] += 1
             answer = await self._write(method, plural, (plural, namespace or "", name or ""), deepcopy(body))
         await self._dawdle(4)
         return Response(answer.code, deepcopy(answer.body))
@@ -290,21 +312,30 @@ class ApiServer(KubeClient):
             new["status"].setdefault("conditions", []).extend(body["status"]["conditions"])
         else:
             new |= body
-        return Response(200, await self._store(plural, new, "MODIFIED"))
+        return Response(200, await self._collect(plural, await self._store(plural, new, "MODIFIED")))
 
     async def _create(self, plural: str, body: Object) -> Response:
         meta = body["metadata"]
         meta.setdefault("name", f"{meta.get('generateName')}{self._version:05}")
-        if self.find(plural, meta["name"]):
+        if (plural, meta["namespace"], meta["name"]) in self.objects:
             return refusal(409, f'{plural} "{meta["name"]}" already exists')
         if plural == "pods" and self.pod_quota is not None and len(self.all("pods")) >= self.pod_quota:
             return refusal(403, f'pods "{meta["name"]}" is forbidden: exceeded quota: tenant-quota')
         if plural == "virtualmachineinstances":
+            if self.instance_quota is not None and len(self.all(plural)) >= self.instance_quota:
+                return refusal(403, f'{plural} "{meta["name"]}" is forbidden: exceeded quota: tenant-quota')
             body = mutate_new_instance(body)
         if plural == "pods":
             body["status"] = {"phase": "Pending", "qosClass": "Burstable"}
         body["metadata"] |= {"uid": f"uid-{self._version}", "generation": 1, "creationTimestamp": TIME}
-        return Response(201, await self._store(plural, body, "ADDED"))
+        return Response(201, await self._collect(plural, await self._store(plural, body, "ADDED")))
+
+    async def _collect(self, plural: str, obj: Object) -> Object:
+        """Whatever belongs to an owner that is gone already goes, too."""
+        owner = controller_of(obj)
+        if owner and not any(each["metadata"]["uid"] == owner["uid"] for each in self.objects.values()):
+            await self._delete(plural, obj)
+        return obj
 
     async def _delete(self, plural: str, obj: Object) -> Object:
         lingers = obj["metadata"].get("finalizers") or "nodeName" in obj["spec" if plural == "pods" else "metadata"]
@@ -322,6 +353,8 @@ class ApiServer(KubeClient):
             return obj
         self._version += 1
         meta["resourceVersion"] = str(self._version)
+        if meta.get("ownerReferences") == []:
+            del meta["ownerReferences"]
         self.objects[plural, meta["namespace"], meta["name"]] = obj
         await self._announce(plural, kind, obj)
         return obj
@@ -342,7 +375,8 @@ class ApiServer(KubeClient):
         active: Counter[str] = Counter()
         for vmi in self.all("virtualmachineinstances"):
             owner = controller_of(vmi)
-            if owner and not is_deleting(vmi) and not is_final(vmi):
+            # As KubeVirt counts: one whose pod goes is replaced at once.
+            if owner and not is_deleting(vmi) and not is_final(vmi) and not loses_pod(vmi):
                 active[owner["uid"]] += 1
         self.most_active |= active
         async with self._changed:
@@ -351,6 +385,47 @@ class ApiServer(KubeClient):
     async def _dawdle(self, most: int) -> None:
         for _ in range(self._random.randrange(most)):
             await asyncio.sleep(0)
+
+
+class Line(KubeClient):
+    """One process's connection to the server, which may be cut, and may lose what it carries.
+
+    `passed` is called before each request has arrived and after it was answered: at both moments a process can be
+    killed. Of writes, `loses` says whether the answer is to get lost.
+    """
+
+    def __init__(
+        self, server: ApiServer, passed: Callable[[], None] = lambda: None, loses: Callable[[], bool] = lambda: False
+    ) -> None:
+        self.is_cut = False
+        self._server = server
+        self._passed = passed
+        self._loses = loses
+
+    async def send(self, method: str, path: str, **kwargs: Any) -> Response:
+        await self._pass()
+        answer = await self._server.send(method, path, **kwargs)
+        await self._pass()
+        if method != "GET" and self._loses():
+            raise ConnectionResetError("the answer is lost")
+        return answer
+
+    async def _pass(self) -> None:
+        if not self.is_cut:
+            self._passed()
+            # Whoever is killed by that goes no further than here.
+            await asyncio.sleep(0)
+        if self.is_cut:
+            raise ConnectionResetError("the line is cut")
+
+    async def stream(self, path: str, query: Mapping[str, str], timeout: timedelta) -> AsyncGenerator[Object, None]:
+        async for event in self._server.stream(path, query, timeout):
+            yield event
+
+
+def with_finalizers(obj: Object, finalizers: list[str]) -> Object:
+    obj["metadata"]["finalizers"] = finalizers
+    return obj
 
 
 def split(path: str) -> tuple[str, str | None, str | None, str | None]:

@@ -18,11 +18,14 @@ import orjson
 
 from virtflow.kube.resources import SERVICE_ACCOUNTS, Object, Resource
 
-__all__ = ["KubeClient", "KubeError", "Response", "describe"]
+__all__ = ["NO_ANSWER", "KubeClient", "KubeError", "Response", "describe"]
 
 REQUEST_TIMEOUT = timedelta(seconds=30)
 CONNECTIONS = 1000
 """aiohttp's default of 100 would queue a watch behind a burst of creates, and a starved watch looks like a hang."""
+NO_ANSWER = (aiohttp.ClientError, OSError, TimeoutError)
+"""What is raised when the kube-apiserver did not answer: what was asked for may have been done, or not."""
+
 PATCH_TYPES = {
     "merge": "application/merge-patch+json",
     "json": "application/json-patch+json",
@@ -102,7 +105,7 @@ class KubeClient:
     ) -> Response:
         """Send one request and return whatever was answered, refusals included.
 
-        Raises `aiohttp.ClientError`, `OSError` or `TimeoutError` when there was no answer.
+        Raises one of `NO_ANSWER` when there was none.
         """
         response = await self._open(method, path, body, query, headers, timeout)
         try:

@@ -12,10 +12,8 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Literal
 
-import aiohttp
-
 from clusters.kubevirt.controller.objects import format_time, now
-from virtflow.kube import KubeClient, KubeError, Object, describe
+from virtflow.kube import NO_ANSWER, KubeClient, KubeError, Object, describe
 from virtflow.kube.resources import EVENTS
 
 __all__ = ["Note", "Recorder"]
@@ -34,6 +32,8 @@ class Note:
     type: Literal["Normal", "Warning"]
     reason: str
     message: str
+    component: str | None = None
+    """Which part of the program says it, where it is not the recorder's own."""
 
 
 class Recorder:
@@ -61,7 +61,7 @@ class Recorder:
             note, message = await self._backlog.get()
             try:
                 await self._write(note, message)
-            except (KubeError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            except (KubeError, *NO_ANSWER) as error:
                 log.debug("event not written: %s", describe(error))
 
     async def _write(self, note: Note, message: str) -> None:
@@ -113,8 +113,8 @@ class Recorder:
             "type": note.type,
             "reason": note.reason,
             "message": message,
-            "source": {"component": self._component},
-            "reportingComponent": self._component,
+            "source": {"component": note.component or self._component},
+            "reportingComponent": note.component or self._component,
             "firstTimestamp": time,
             "lastTimestamp": time,
             "count": 1,

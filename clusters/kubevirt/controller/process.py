@@ -1,19 +1,23 @@
 """The process: informers feed the queues, the queues call the reconcilers, and nothing is listed again.
 
 It uses the API alone and keeps nothing of its own, so it may be killed at any moment, and KubeVirt's own
-virt-controller may take its place.
+virt-controller may take its place. An instance that waits to lead keeps its caches warm, but no queues: what
+there is to do, it looks for when its turn comes.
 """
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Callable
+import signal
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 
-from clusters.kubevirt.controller import vm, vmi, vmirs
-from clusters.kubevirt.controller.events import Recorder
-from clusters.kubevirt.controller.objects import controller_of, key_of, now
+from clusters.kubevirt.controller import membership, vm, vmi, vmirs
+from clusters.kubevirt.controller.events import Note, Recorder
+from clusters.kubevirt.controller.indexes import Index, by_controller, by_namespace, orphans_by_namespace
+from clusters.kubevirt.controller.lease import LeadershipLostError, Lease
+from clusters.kubevirt.controller.objects import controller_of, is_deleting, key_of, now
+from clusters.kubevirt.controller.selectors import selects
 from clusters.kubevirt.controller.workqueue import WorkQueue
 from clusters.kubevirt.controller.writes import Create, Write, Writer
 from virtflow.kube import Informer, Key, KubeClient, KubeError, Object, Resource
@@ -21,39 +25,32 @@ from virtflow.kube.resources import CONTROLLER_REVISIONS, PODS, VMIRS, VMIS, VMS
 
 __all__ = ["Controller", "run_controller"]
 
-COMPONENT = "virtualmachine-controller"
+PROGRAM, COMPONENT = "virt-controller", "virtualmachine-controller"
+RECONCILED = (VMS, VMIS, VMIRS)
 
 
-async def run_controller(kubeconfig: Path) -> None:
-    """Be virt-controller, until cancelled, with the identity of a kubeconfig."""
-    async with await KubeClient.connect(kubeconfig, agent="virt-controller") as kube:
-        await Controller(kube).run()
+async def run_controller(kubeconfig: Path, namespace: str, identity: str) -> None:
+    """Be virt-controller, until cancelled or told to end by SIGTERM, with the identity of a kubeconfig.
 
-
-class Owned:
-    """The objects of an informer by the uid of the owner that manages them."""
-
-    def __init__(self, informer: Informer) -> None:
-        self._by_owner: defaultdict[str, dict[str, Object]] = defaultdict(dict)
-        informer.listen(self._changed)
-
-    def of(self, owner: Object) -> list[Object]:
-        return list(self._by_owner.get(owner["metadata"]["uid"], {}).values())
-
-    def _changed(self, old: Object | None, new: Object | None) -> None:
-        if old is not None and (owner := controller_of(old)):
-            owned = self._by_owner[owner["uid"]]
-            owned.pop(old["metadata"]["uid"], None)
-            if not owned:
-                del self._by_owner[owner["uid"]]
-        if new is not None and (owner := controller_of(new)):
-            self._by_owner[owner["uid"]][new["metadata"]["uid"]] = new
+    `namespace` is where the Lease is that decides who works. Leaves by SystemExit once another may lead.
+    """
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    async with await KubeClient.connect(kubeconfig, agent=PROGRAM) as kube:
+        try:
+            await Controller(kube).run(Lease(kube, namespace, PROGRAM, identity))
+        except ExceptionGroup as group:
+            if (lost := group.subgroup(LeadershipLostError)) is None:
+                raise
+            raise SystemExit(str(lost.exceptions[0])) from None
 
 
 class Controller:
     """The three reconcilers around one set of caches."""
 
     def __init__(self, kube: KubeClient) -> None:
+        self._kube = kube
         self._informers: dict[Resource, Informer] = {
             VMS: Informer(kube, VMS),
             VMIS: Informer(kube, VMIS),
@@ -68,23 +65,39 @@ class Controller:
             VMIS.kind: WorkQueue(VMIS.kind, self._reconcile_vmi),
             VMIRS.kind: WorkQueue(VMIRS.kind, self._reconcile_vmirs),
         }
-        # The indexes listen first: whoever is told of a change must find it there.
-        self._instances = Owned(self._informers[VMIS])
-        self._pods = Owned(self._informers[PODS])
-        self._revisions = Owned(self._informers[CONTROLLER_REVISIONS])
-        for resource in (VMS, VMIS, VMIRS):
-            self._informers[resource].listen(self._enqueue(self._queues[resource.kind]))
-        for resource in (VMIS, PODS):
-            self._informers[resource].listen(self._enqueue_owner)
+        self._instances = Index(self._informers[VMIS], by_controller)
+        self._orphans = Index(self._informers[VMIS], orphans_by_namespace)
+        self._pods = Index(self._informers[PODS], by_controller)
+        self._revisions = Index(self._informers[CONTROLLER_REVISIONS], by_controller)
+        self._sets = Index(self._informers[VMIRS], by_namespace)
 
-    async def run(self) -> None:
+    async def run(self, lease: Lease) -> None:
+        """Fill the caches, then wait for the lease, and work for as long as it is held.
+
+        Raises an ExceptionGroup with LeadershipLostError when it is not any more.
+        """
         async with AsyncExitStack() as stack:
             for informer in self._informers.values():
                 await stack.enter_async_context(informer.running())
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._recorder.run())
-                for queue in self._queues.values():
-                    group.create_task(queue.run())
+            async with lease.held() as record:
+                leader = record["spec"]["holderIdentity"]
+                self._recorder.record(Note(record, "Normal", "LeaderElection", f"{leader} became leader", PROGRAM))
+                self._fill_queues()
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._recorder.run())
+                    for queue in self._queues.values():
+                        group.create_task(queue.run())
+
+    def _fill_queues(self) -> None:
+        """With everything there is, and from now on with what changes."""
+        for resource in RECONCILED:
+            changed = self._enqueue(self._queues[resource.kind])
+            self._informers[resource].listen(changed)
+            for obj in self._informers[resource].items():
+                changed(None, obj)
+        for resource in (VMIS, PODS):
+            self._informers[resource].listen(self._enqueue_owners)
+        self._informers[VMIS].listen(self._offer_orphan)
 
     def _enqueue(self, queue: WorkQueue) -> Callable[[Object | None, Object | None], None]:
         def changed(old: Object | None, new: Object | None) -> None:
@@ -93,10 +106,21 @@ class Controller:
 
         return changed
 
-    def _enqueue_owner(self, old: Object | None, new: Object | None) -> None:
-        obj = new or old
-        if obj is not None and (owner := controller_of(obj)) and (queue := self._queues.get(owner["kind"])):
-            queue.add((obj["metadata"]["namespace"], owner["name"]))
+    def _enqueue_owners(self, old: Object | None, new: Object | None) -> None:
+        """Also the former one of what has another now, or none."""
+        for obj in (old, new):
+            if obj is not None and (owner := controller_of(obj)) and (queue := self._queues.get(owner["kind"])):
+                queue.add((obj["metadata"]["namespace"], owner["name"]))
+
+    def _offer_orphan(self, old: Object | None, new: Object | None) -> None:
+        """To the sets that would have it, when it has become an orphan or has other labels."""
+        if new is None or controller_of(new) is not None or is_deleting(new):
+            return
+        if old is not None and controller_of(old) is None and labels_of(old) == labels_of(new):
+            return
+        for replica_set in self._sets.of(new["metadata"]["namespace"]):
+            if selects(replica_set["spec"]["selector"], new):
+                self._queues[VMIRS.kind].add(key_of(replica_set))
 
     async def _reconcile_vm(self, key: Key) -> timedelta | None:
         machine = self._informers[VMS].get(*key)
@@ -108,37 +132,66 @@ class Controller:
             return None
         # One moment for the whole pass: a start put off by it must be due again by it, too.
         moment = now()
-        try:
-            await self._writer.perform(vm.spec_writes(machine, instance, self._revisions.of(machine), moment))
-        finally:
-            # As KubeVirt does: a stop is told at once, a start only by the pass that finds the instance there.
-            if instance is not None:
-                instance = self._instance_of(machine)
-            await self._writer.perform(vm.status_writes(machine, instance, moment))
+        revisions = self._revisions.of(machine["metadata"]["uid"])
+        problem = await self._attempt(self._writer.perform(vm.spec_writes(machine, instance, revisions, moment)))
+        # As KubeVirt does: a stop is told at once, a start only by the pass that finds the instance there.
+        if instance is not None:
+            instance = self._instance_of(machine)
+        await self._writer.perform(vm.status_writes(machine, instance, moment))
+        if problem:
+            raise problem
         return vm.backoff(machine, moment) or None
 
     def _instance_of(self, machine: Object) -> Object | None:
-        return next(iter(self._instances.of(machine)), None)
+        return next(iter(self._instances.of(machine["metadata"]["uid"])), None)
 
     async def _reconcile_vmirs(self, key: Key) -> timedelta | None:
         replica_set = self._informers[VMIRS].get(*key)
-        if replica_set is None:
+        if replica_set is None or not vmirs.is_valid(replica_set):
             return None
         if first := vmirs.metadata_writes(replica_set):
             await self._writer.perform(first)
             return None
-        members = self._instances.of(replica_set)
+        if not await self._claim(replica_set):
+            return None
+        members = membership.members(replica_set, self._instances.of(replica_set["metadata"]["uid"]))
+        problem = await self._attempt(self._scale(replica_set, members))
+        failure = problem.message if isinstance(problem, KubeError) else None
+        await self._writer.perform(vmirs.status_writes(replica_set, members, failure, now()))
+        if problem:
+            raise problem
+        return None
+
+    async def _claim(self, replica_set: Object) -> bool:
+        """Adopt and release. False if the set turns out to be going, which its next change will tell."""
+        meta = replica_set["metadata"]
+        adoptions = membership.adoptions(replica_set, self._orphans.of(meta["namespace"]))
+        if adoptions:
+            # The cache may not know yet that the set goes, and then what it lets go must not come back.
+            fresh = await self._kube.get(VMIRS, meta["name"], meta["namespace"])
+            if is_deleting(fresh) or fresh["metadata"]["uid"] != meta["uid"]:
+                return False
+        releases = membership.releases(replica_set, self._instances.of(meta["uid"]))
+        await self._writer.perform_together([*adoptions, *releases])
+        return True
+
+    async def _scale(self, replica_set: Object, members: list[Object]) -> None:
+        await self._writer.perform_together(vmirs.scale_writes(replica_set, members))
+        await self._writer.perform_together(vmirs.cleanup_writes(replica_set, members))
+
+    async def _attempt(self, writes: Awaitable[None]) -> Exception | None:
+        """What went wrong, to be raised when the status has been told. Not a cancellation: then nothing follows."""
         try:
-            await self._writer.perform_together(vmirs.spec_writes(replica_set, members))
-        finally:
-            await self._writer.perform(vmirs.status_writes(replica_set, members))
+            await writes
+        except Exception as problem:
+            return problem
         return None
 
     async def _reconcile_vmi(self, key: Key) -> timedelta | None:
         instance = self._informers[VMIS].get(*key)
         if instance is None:
             return None
-        pod = next(iter(self._pods.of(instance)), None)
+        pod = next(iter(self._pods.of(instance["metadata"]["uid"])), None)
         writes = vmi.plan(instance, pod, now())
         try:
             await self._writer.perform(writes)
@@ -147,6 +200,11 @@ class Controller:
                 await self._writer.perform(vmi.failed_create(instance, error.message, now()))
             raise
         return vmi.HANDLER_TIME if vmi.awaits_handler(instance, now()) else None
+
+
+def labels_of(obj: Object) -> Object:
+    labels: Object = obj["metadata"].get("labels", {})
+    return labels
 
 
 def is_create(writes: list[Write]) -> bool:

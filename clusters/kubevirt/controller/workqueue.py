@@ -11,9 +11,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
-import aiohttp
-
-from virtflow.kube import Key, KubeError, describe
+from virtflow.kube import NO_ANSWER, Key, KubeError, describe
 
 __all__ = ["WorkQueue"]
 
@@ -77,7 +75,7 @@ class WorkQueue:
         what = f"{self._name} {'/'.join(key)}"
         if isinstance(error, KubeError) and is_lost_race(error):
             log.debug("%s: %s, again in %s", what, error, backoff)
-        elif isinstance(error, KubeError | aiohttp.ClientError | OSError | TimeoutError):
+        elif isinstance(error, (KubeError, *NO_ANSWER)):
             log.warning("%s: %s, again in %s", what, describe(error), backoff)
         else:
             log.error("%s: again in %s", what, backoff, exc_info=error)

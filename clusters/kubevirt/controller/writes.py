@@ -3,18 +3,34 @@
 A reconciler's judgement is a pure function that returns writes; here they become requests. Each answer goes
 straight into the informer's copy, so that the next look at it, however soon, sees what was written: that, and
 names derived from an owner's uid, is why nothing is ever created twice.
+
+Where a name is to be drawn, it is drawn here and not by the kube-apiserver, of the same letters, and what comes
+of it looks the same. For then a create whose answer got lost can be sent again under the same name, and either
+takes effect now or is told that it already has. A process that is killed before its answer takes its names with
+it; but by the time its successor lists what there is, the kube-apiserver has done what it was asked or dropped
+it together with the connection.
 """
 
 import asyncio
+import logging
+import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Literal
 
 from clusters.kubevirt.controller.events import Note, Recorder
-from virtflow.kube import Informer, KubeClient, KubeError, Object, Resource
+from clusters.kubevirt.controller.objects import controller_of
+from virtflow.kube import NO_ANSWER, Informer, KubeClient, KubeError, Object, Resource, describe
 
 __all__ = ["Create", "Delete", "Patch", "Replace", "Write", "Writer", "json_patch"]
 
+log = logging.getLogger(__name__)
+
+LETTERS, DRAWN, LONGEST_BASE = "bcdfghjklmnpqrstvwxz2456789", 5, 58
+"""What the kube-apiserver makes a name of, beside `generateName`."""
+
+FIRST_DELAY, LAST_DELAY = timedelta(milliseconds=100), timedelta(seconds=5)
 TOGETHER = 20
 """Requests of one reconciliation under way at once; the kube-apiserver would queue more of one client anyway."""
 
@@ -34,6 +50,7 @@ class Replace:
     resource: Resource
     body: Object
     subresource: Literal["status"] | None = None
+    done: Note | None = None
 
 
 @dataclass(frozen=True)
@@ -47,11 +64,12 @@ class Patch:
 
 @dataclass(frozen=True)
 class Delete:
-    """Of this very object, not of another one by its name."""
+    """Of this very object, not of another one by its name. `refused` is recorded with the server's `{error}`."""
 
     resource: Resource
     target: Object
     done: Note | None = None
+    refused: Note | None = None
 
 
 Write = Create | Replace | Patch | Delete
@@ -92,8 +110,10 @@ class Writer:
         match write:
             case Create():
                 await self._create(write)
-            case Replace(resource, body, subresource):
+            case Replace(resource, body, subresource, done):
                 self._observe(resource, await self._kube.replace(resource, body, subresource=subresource))
+                if done:
+                    self._recorder.record(done)
             case Patch(resource, target, patch, kind, subresource):
                 meta = target["metadata"]
                 answer = await self._kube.patch(
@@ -105,7 +125,7 @@ class Writer:
 
     async def _create(self, write: Create) -> None:
         try:
-            answer = await self._kube.create(write.resource, write.body, write.body["metadata"]["namespace"])
+            answer = await self._create_once(write.resource, with_name(write.body))
         except KubeError as error:
             if write.refused and error.code != 409:
                 self._recorder.record(write.refused, error=error.message)
@@ -113,6 +133,26 @@ class Writer:
         self._observe(write.resource, answer)
         if write.done:
             self._recorder.record(write.done, name=answer["metadata"]["name"])
+
+    async def _create_once(self, resource: Resource, body: Object) -> Object:
+        """What was created, however often the answer got lost."""
+        meta, delay, asked = body["metadata"], FIRST_DELAY, False
+        while True:
+            try:
+                try:
+                    return await self._kube.create(resource, body, meta["namespace"])
+                except KubeError as error:
+                    if not (asked and error.code == 409):
+                        raise
+                    there = await self._kube.get(resource, meta["name"], meta["namespace"])
+                    if controller_of(there) != controller_of(body):
+                        raise
+                    return there
+            except NO_ANSWER as error:
+                log.warning("no answer to the create of %s (%s), again in %s", meta["name"], describe(error), delay)
+                asked = True
+            await asyncio.sleep(delay.total_seconds())
+            delay = min(delay * 2, LAST_DELAY)
 
     async def _delete(self, write: Delete) -> None:
         meta = write.target["metadata"]
@@ -125,9 +165,12 @@ class Writer:
         try:
             answer = await self._kube.request("DELETE", path, body=options)
         except KubeError as error:
-            if error.code != 404:
-                raise
-            return
+            # Also where another one has its name by now.
+            if error.code in (404, 409):
+                return
+            if write.refused:
+                self._recorder.record(write.refused, error=error.message)
+            raise
         # What is gone at once is answered with a Status; what lingers, with itself.
         if answer.get("kind") == write.resource.kind:
             self._observe(write.resource, answer)
@@ -137,3 +180,11 @@ class Writer:
     def _observe(self, resource: Resource, answer: Object) -> None:
         if informer := self._informers.get(resource):
             informer.observe(answer)
+
+
+def with_name(body: Object) -> Object:
+    meta = body["metadata"]
+    if "name" in meta:
+        return body
+    drawn = "".join(random.choices(LETTERS, k=DRAWN))
+    return {**body, "metadata": {**meta, "name": meta["generateName"][:LONGEST_BASE] + drawn}}
