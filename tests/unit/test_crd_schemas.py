@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clusters.kubevirt.crds import load_crds, schema
+from clusters.kubevirt.crds import schema
 from virtflow.kube import Object
 
 KINDS = ("VirtualMachine", "VirtualMachineInstance", "VirtualMachineInstanceReplicaSet")
