@@ -5,7 +5,8 @@ from uuid import UUID
 
 import pytest
 
-from clusters.kubevirt.api.mutate import mutate_instance_update, mutate_new_instance, mutate_vm, pull_policy
+from clusters.kubevirt.api.defaults import pull_policy
+from clusters.kubevirt.api.mutate import mutate_new_instance, mutate_vm
 from virtflow.kube import Object
 
 SPEC: Object = {
@@ -16,7 +17,6 @@ SPEC: Object = {
     },
     "volumes": [{"name": "disk0", "containerDisk": {"image": "registry.example/ubuntu:22.04"}}],
 }
-CONTROLLER = "system:serviceaccount:kubevirt:kubevirt-controller"
 
 
 def vm(spec: Object = SPEC) -> Object:
@@ -165,10 +165,3 @@ def test_an_instance_may_do_without_a_pod_network() -> None:
 )
 def test_an_image_without_a_fixed_version_is_always_pulled(image: str, policy: str) -> None:
     assert pull_policy(image) == policy
-
-
-@pytest.mark.parametrize(("user", "phase"), [("tenant", "Scheduling"), (CONTROLLER, "Running")])
-def test_an_instances_status_is_kubevirts_to_write(user: str, phase: str) -> None:
-    old = instance(status={"phase": "Scheduling"})
-    update = instance(status={"phase": "Running"})
-    assert mutate_instance_update(update, old, user)["status"] == {"phase": phase}

@@ -10,7 +10,14 @@ from uuid import uuid4
 from clusters.kubevirt.api.quantities import Quantity
 from virtflow.kube import Object
 
-__all__ = ["hotplug_fault", "set_instance_defaults", "set_template_defaults"]
+__all__ = [
+    "ARCHITECTURE",
+    "HYPERV_NEEDS",
+    "MACHINE_TYPES",
+    "hotplug_fault",
+    "set_instance_defaults",
+    "set_template_defaults",
+]
 
 ARCHITECTURE = "amd64"
 MACHINE_TYPES = {"amd64": "q35", "arm64": "virt", "s390x": "s390-ccw-virtio"}
@@ -22,6 +29,18 @@ MOST_CPUS = 512
 HOTPLUG_BLOCK = 2**21
 HOTPLUG_BLOCK_OF_HUGEPAGES = 2**30
 LEAST_HOTPLUG_MEMORY = 2**30
+SWITCHED_ON = ("acpi", "apic", "smm", "pvspinlock")
+"""Features that are on when they are named."""
+
+HYPERV_NEEDS = (
+    ("evmcs", "vapic"),
+    ("ipi", "vpindex"),
+    ("tlbflush", "vpindex"),
+    ("synictimer", "synic"),
+    ("synic", "vpindex"),
+)
+"""Features of Hyper-V and the one each needs, as KubeVirt goes through them."""
+
 PROBE_DEFAULTS = {"timeoutSeconds": 1, "periodSeconds": 10, "successThreshold": 1, "failureThreshold": 3}
 
 
@@ -112,7 +131,7 @@ def set_features(domain: Object) -> None:
     features = domain.setdefault("features", {})
     features.setdefault("acpi", {})
     hyperv = features.get("hyperv", {})
-    for feature in [*(features[name] for name in ("acpi", "apic") if name in features), *hyperv.values()]:
+    for feature in [*(features[name] for name in SWITCHED_ON if name in features), *hyperv.values()]:
         feature.setdefault("enabled", True)
     for feature in hyperv.values():
         for part in ("direct", "extended"):
@@ -120,8 +139,20 @@ def set_features(domain: Object) -> None:
                 feature[part].setdefault("enabled", True)
     if hyperv.get("spinlocks", {}).get("enabled"):
         hyperv["spinlocks"].setdefault("spinlocks", 4096)
-    if hyperv.get("vendorid", {}).get("enabled") is False:
-        return
+    set_hyperv_needs(domain, hyperv)
+
+
+def set_hyperv_needs(domain: Object, hyperv: Object) -> None:
+    """What a feature of Hyper-V needs is switched on, unless it is there and off: then the rules refuse it."""
+    for name, needed in HYPERV_NEEDS:
+        if hyperv.get(name, {}).get("enabled") and hyperv.setdefault(needed, {"enabled": True})["enabled"] is False:
+            return
+    if hyperv.get("evmcs", {}).get("enabled"):
+        features = domain["cpu"].setdefault("features", [])
+        vmx = next((feature for feature in features if feature["name"] == "vmx"), None)
+        if vmx is None:
+            features.append(vmx := {"name": "vmx"})
+        vmx["policy"] = "require"
 
 
 def set_timers(timers: Object) -> None:
@@ -139,6 +170,8 @@ def set_devices(devices: Object, architecture: str) -> None:
         if "cdrom" in disk:
             disk["cdrom"].setdefault("readonly", True)
             disk["cdrom"]["tray"] = disk["cdrom"].get("tray") or "closed"
+        if "matchVolume" in disk.get("blockSize", {}):
+            disk["blockSize"]["matchVolume"].setdefault("enabled", True)
     for device in devices.get("inputs", ()):
         device["bus"] = device.get("bus") or "usb"
         device["type"] = device["type"] or "tablet"

@@ -25,7 +25,6 @@ from virtflow.kube import Object
 __all__ = ["mutate_new_instance", "mutate_vm"]
 
 PCI_TOPOLOGY = "kubevirt.io/pci-topology-version", "v3"
-PCI_MACHINES = ("q35", "virt")
 FINALIZER = "kubevirt.io/foregroundDeleteVirtualMachine"
 RUNTIME_USER = 107
 

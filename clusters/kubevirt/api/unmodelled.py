@@ -16,7 +16,7 @@ from virtflow.kube import Object
 
 __all__ = ["unmodelled_causes", "unmodelled_warnings"]
 
-NOTHING = (None, False, "", [])
+NOTHING: tuple[object, ...] = (None, False, "", [])
 """Values by which a field says that it is not used. An empty object is used."""
 
 

@@ -122,6 +122,10 @@ def data_volume(path: str, template: Object) -> Cause | None:
     if "pvc" in spec and "storage" in spec:
         message = "Duplicate storage definition, both target storage and target pvc defined"
         return Cause(message, f"{path}.PVC.Storage")
+    return data_source(path, spec)
+
+
+def data_source(path: str, spec: Object) -> Cause | None:
     target = spec["pvc"] if "pvc" in spec else spec["storage"]
     populated, sourced = target.keys() & {"dataSource", "dataSourceRef"}, spec.keys() & {"source", "sourceRef"}
     if populated and sourced:

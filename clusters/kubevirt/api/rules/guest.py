@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
+from clusters.kubevirt.api.defaults import HYPERV_NEEDS
 from clusters.kubevirt.api.refusals import FORBIDDEN, INVALID, NOT_SUPPORTED, REQUIRED, Cause
 from clusters.kubevirt.api.rules.disks import file_path
 from virtflow.kube import Object
@@ -24,15 +25,6 @@ SOUND_MODELS = ("", "ich9", "ac97")
 PANIC_MODELS = ("hyperv", "isa", "pvpanic")
 VIDEO_TYPES = ("vga", "cirrus", "virtio", "ramfb", "bochs")
 LAUNCH_SECURITY = {"sev": "SEV", "snp": "SNP", "tdx": "TDX"}
-
-HYPERV_NEEDS = (
-    ("evmcs", "vapic"),
-    ("ipi", "vpindex"),
-    ("tlbflush", "vpindex"),
-    ("synictimer", "synic"),
-    ("synic", "vpindex"),
-)
-"""Features of Hyper-V and the one each needs, as KubeVirt goes through them."""
 
 
 def machine_type(field: str, spec: Object) -> Iterator[Cause]:
@@ -116,27 +108,17 @@ def kernel_boot(path: str, boot: Object) -> Iterator[Cause]:
 
 
 def devices(field: str, spec: Object) -> Iterator[Cause]:
-    """The rest of a domain, in KubeVirt's order; several of its features are behind gates that are shut."""
+    """The rest of a domain, in KubeVirt's order."""
     domain = spec["domain"]
     found, where = domain["devices"], f"{field}.domain.devices"
     if sum(has_ram_framebuffer(gpu) for gpu in found.get("gpus", ())) > 1:
         yield Cause("configuring multiple displays with ramfb is not valid ", f"{field}.GPUs")
-    if "hostDevices" in found:
+    if found.get("hostDevices"):
         yield Cause("Host Devices feature gate is not enabled in kubevirt-config", f"{field}.HostDevices")
-    if "sound" in found:
-        if found["sound"].get("model", "") not in SOUND_MODELS:
-            yield Cause("Sound device type is not supported. Options: 'ich9' or 'ac97'", f"{field}.Sound")
-        if not found["sound"]["name"]:
-            yield Cause("Sound device requires a name field.", f"{field}.Sound")
+    yield from sound(f"{field}.Sound", found)
     if "launchSecurity" in domain:
-        yield from launch_security(f"{field}.launchSecurity", spec)
-    if found.get("autoattachVSOCK"):
-        yield Cause("VSOCK feature gate is not enabled in kubevirt-config", f"{where}.autoattachVSOCK")
-    if any(disk.get("lun", {}).get("reservation") for disk in found.get("disks", ())):
-        yield Cause("persistent reservation is not enabled in kubevirt config", f"{where}.disks.luns.reservation")
-    if "downwardMetrics" in found:
-        message = "downwardMetrics virtio serial is not allowed: DownwardMetrics feature gate is not enabled"
-        yield Cause(message, f"{where}.downwardMetrics")
+        yield from launch_security(field, spec)
+    yield from gated_devices(where, found)
     yield from filesystems(where, spec)
     if "video" in found and not found.get("autoattachGraphicsDevice", True):
         message = "Video configuration is not allowed when autoattachGraphicsDevice is set to false"
@@ -147,6 +129,24 @@ def devices(field: str, spec: Object) -> Iterator[Cause]:
     if "reservedOverhead" in domain.get("memory", {}):
         message = "Reserved overhead memlock feature gate is not enabled in kubevirt-config"
         yield Cause(message, f"{field}.domain.memory.reservedOverhead")
+
+
+def sound(path: str, found: Object) -> Iterator[Cause]:
+    card = found.get("sound")
+    if card is not None and card.get("model", "") not in SOUND_MODELS:
+        yield Cause("Sound device type is not supported. Options: 'ich9' or 'ac97'", path)
+    if card is not None and not card["name"]:
+        yield Cause("Sound device requires a name field.", path)
+
+
+def gated_devices(where: str, found: Object) -> Iterator[Cause]:
+    if found.get("autoattachVSOCK"):
+        yield Cause("VSOCK feature gate is not enabled in kubevirt-config", f"{where}.autoattachVSOCK")
+    if any(disk.get("lun", {}).get("reservation") for disk in found.get("disks", ())):
+        yield Cause("persistent reservation is not enabled in kubevirt config", f"{where}.disks.luns.reservation")
+    if "downwardMetrics" in found:
+        message = "downwardMetrics virtio serial is not allowed: DownwardMetrics feature gate is not enabled"
+        yield Cause(message, f"{where}.downwardMetrics")
 
 
 def has_ram_framebuffer(gpu: Object) -> bool:
@@ -168,29 +168,34 @@ def filesystems(where: str, spec: Object) -> Iterator[Cause]:
             yield Cause(message, f"{where}.filesystems")
 
 
-def launch_security(path: str, spec: Object) -> Iterator[Cause]:
-    if spec.get("architecture") != "amd64":
+def launch_security(field: str, spec: Object) -> Iterator[Cause]:
+    processor, path = spec.get("architecture", ""), f"{field}.launchSecurity"
+    if processor not in ("amd64", "s390x"):
+        yield Cause(f"No launchSecurity support for architecture: {processor}", f"{field}.architecture")
+    if processor != "amd64":
         return
-    security = spec["domain"]["launchSecurity"]
-    chosen = [name for name in LAUNCH_SECURITY if name in security]
+    chosen = [name for name in LAUNCH_SECURITY if name in spec["domain"]["launchSecurity"]]
     if len(chosen) != 1:
         yield Cause("One and only one launchSecurity type can be set", path, FORBIDDEN)
-        return
-    name = LAUNCH_SECURITY[chosen[0]]
-    if name == "TDX":
+    elif chosen == ["tdx"]:
         yield Cause("WorkloadEncryptionTDX feature gate is not enabled in kubevirt-config", path)
-        return
-    efi = spec["domain"].get("firmware", {}).get("bootloader", {}).get("efi")
+    else:
+        yield from encryption(path, LAUNCH_SECURITY[chosen[0]], spec)
+
+
+def encryption(path: str, name: str, spec: Object) -> Iterator[Cause]:
+    """What AMD's encryption of memory asks of the rest."""
+    domain = spec["domain"]
+    efi = domain.get("firmware", {}).get("bootloader", {}).get("efi")
     if efi is None:
         yield Cause(f"{name} requires OVMF (UEFI)", path)
-    else:
-        if efi.get("secureBoot", True):
-            yield Cause(f"{name} does not work along with SecureBoot", path)
-        if name == "SNP" and efi.get("persistent"):
-            yield Cause(f"{name} does not work along with Persistent EFI variables", path)
-    if "attestation" in security.get("sev", {}) and spec.get("startStrategy") != "Paused":
+    elif efi.get("secureBoot", True):
+        yield Cause(f"{name} does not work along with SecureBoot", path)
+    if efi is not None and name == "SNP" and efi.get("persistent"):
+        yield Cause(f"{name} does not work along with Persistent EFI variables", path)
+    if "attestation" in domain["launchSecurity"].get("sev", {}) and spec.get("startStrategy") != "Paused":
         yield Cause("SEV attestation requires VMI StartStrategy 'Paused'", path)
-    for interface in spec["domain"]["devices"].get("interfaces", ()):
+    for interface in domain["devices"].get("interfaces", ()):
         if "bootOrder" in interface:
             yield Cause(f"{name} does not work with bootable NICs: {interface['name']}", path)
 
@@ -208,6 +213,9 @@ def hyperv(field: str, spec: Object) -> Iterator[Cause]:
             yield Cause(
                 f"'{inner}.{name}' requires '{inner}.{needed}', which was disabled.", f"{inner}.{name}", INVALID
             )
+    nested = "evmcs" in found and found["evmcs"].get("enabled", True)
+    if nested and not spec["domain"].get("cpu", {}).get("features"):
+        yield Cause("vmx cpu feature is required when evmcs is set", "spec.domain.cpu.features", REQUIRED)
     if "hypervPassthrough" in features:
         yield Cause(
             "Cannot explicitly set hyperV features if HypervPassthrough is being used. "

@@ -76,12 +76,24 @@ def pinning(field: str, spec: Object) -> Iterator[Cause]:
         found = amount(spec, kind, "cpu")
         if found.amount > 0 and found.amount % 1:
             yield Cause(f"provided resources CPU {kind} must be an interger", f"{resources}.{kind}.cpu")
-    request, limit = amount(spec, "requests", "memory"), amount(spec, "limits", "memory")
-    if request.amount > 0 and limit.amount > 0 and request != limit:
+    memory_request, memory_limit = amount(spec, "requests", "memory"), amount(spec, "limits", "memory")
+    if memory_request.amount > 0 and memory_limit.amount > 0 and memory_request != memory_limit:
         path = f"{resources}.requests.memory"
         yield Cause(f"{path} must be equal to {resources}.limits.memory", path)
-    request, limit, count = whole(spec, "requests"), whole(spec, "limits"), number_of_cpus(processor)
-    cores = f"{field}.domain.cpu.cores"
+    yield from pinned_cpus(resources, where, spec)
+    if (threads := processor.get("threads", 0)) > 2:
+        path = f"{field}.domain.cpu.threads"
+        yield Cause(
+            f"Not more than two threads must be provided at {path} (got {threads}) when "
+            "DedicatedCPUPlacement is true",
+            where,
+        )
+
+
+def pinned_cpus(resources: str, where: str, spec: Object) -> Iterator[Cause]:
+    """Their number is said in one way, or in the same way twice."""
+    request, limit, count = whole(spec, "requests"), whole(spec, "limits"), number_of_cpus(spec["domain"]["cpu"])
+    cores = where.replace("dedicatedCpuPlacement", "cores")
     amounts = f"{resources}.requests.cpu or {resources}.limits.cpu"
     if request == limit == count == 0:
         yield Cause(f"either {amounts} or {cores} must be provided when DedicatedCPUPlacement is true ", where)
@@ -90,12 +102,6 @@ def pinning(field: str, spec: Object) -> Iterator[Cause]:
     if (request > 0 or limit > 0) and count > 0 and count not in (request, limit):
         message = f"{amounts} must not be provided at the same time with {cores} when DedicatedCPUPlacement is true "
         yield Cause(message, where)
-    if (threads := processor.get("threads", 0)) > 2:
-        path = f"{field}.domain.cpu.threads"
-        yield Cause(
-            f"Not more than two threads must be provided at {path} (got {threads}) when DedicatedCPUPlacement is true",
-            where,
-        )
 
 
 def memory_is_given(field: str, spec: Object) -> Iterator[Cause]:

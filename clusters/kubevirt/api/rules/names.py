@@ -32,7 +32,8 @@ def dns_subdomain(name: str) -> list[str]:
         253,
         SUBDOMAIN,
         "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must "
-        f"start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '{SUBDOMAIN}')",
+        "start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
+        f"'{SUBDOMAIN}')",
     )
 
 

@@ -21,7 +21,7 @@ STATES = ("", "absent", "down", "up")
 MODELS = ("", "e1000", "e1000e", "igb", "ne2k_pci", "pcnet", "rtl8139", "virtio")
 INTERFACE_NAME = re.compile(r"[A-Za-z0-9-_]+", re.ASCII)
 MAC = re.compile(
-    r"[0-9a-fA-F]{2}(([:-])[0-9a-fA-F]{2}(\2[0-9a-fA-F]{2})*)?|([0-9a-fA-F]{4}\.)+[0-9a-fA-F]{4}", re.ASCII
+    r"[0-9a-fA-F]{2}([:-])[0-9a-fA-F]{2}(\1[0-9a-fA-F]{2})*|([0-9a-fA-F]{4}\.)+[0-9a-fA-F]{4}|[0-9a-fA-F]+", re.ASCII
 )
 MAC_DIGITS = (12, 16, 40)
 RESERVED_MAC = "02:00:00:00:00:00"
@@ -41,13 +41,27 @@ def networks_and_interfaces(field: str, spec: Object) -> Iterator[Cause]:
     networks, path = spec.get("networks", []), f"{field}.networks"
     interfaces, where = spec["domain"]["devices"].get("interfaces", []), f"{field}.domain.devices.interfaces"
     by_name = {network["name"]: network for network in networks}
-    interface_names = {interface["name"] for interface in interfaces}
     yield from one_default(field, networks)
     yield from sources(path, networks)
     for index, interface in enumerate(interfaces):
         yield from state(f"{where}[{index}].state", interface, networks)
     for index, interface in enumerate(interfaces):
         yield from binding(f"{where}[{index}]", interface, by_name.get(interface["name"], {}))
+    yield from pairs(path, networks, where, interfaces)
+    for index, interface in enumerate(interfaces):
+        yield from settings(f"{where}[{index}]", interface)
+        if "pod" in by_name.get(interface["name"], {}):
+            yield from ports(f"{where}[{index}].ports", interface.get("ports", []))
+        if "portRanges" in interface:
+            message = "portRanges is specified on interface but the PortRangesSpec feature gate is not enabled"
+            yield Cause(message, f"{where}[{index}].name")
+        yield from dhcp(field, f"{where}[{index}].dhcpOptions", interface.get("dhcpOptions", {}))
+
+
+def pairs(path: str, networks: list[Object], where: str, interfaces: list[Object]) -> Iterator[Cause]:
+    """Each name is one network's and one interface's."""
+    network_names = {network["name"] for network in networks}
+    interface_names = {interface["name"] for interface in interfaces}
     for index in repeated(networks):
         name = networks[index]["name"]
         message = f'Network with name "{name}" already exists, every network must have a unique name'
@@ -63,17 +77,9 @@ def networks_and_interfaces(field: str, spec: Object) -> Iterator[Cause]:
         message = "Only one interface can be connected to one specific network"
         yield Cause(message, f"{where}[{index}].name", DUPLICATE)
     for index, interface in enumerate(interfaces):
-        if interface["name"] not in by_name:
+        if interface["name"] not in network_names:
             named = f"{where}[{index}].name"
             yield Cause(f"{named} '{interface['name']}' not found.", named)
-    for index, interface in enumerate(interfaces):
-        yield from settings(f"{where}[{index}]", interface)
-        if "pod" in by_name.get(interface["name"], {}):
-            yield from ports(f"{where}[{index}].ports", interface.get("ports", []))
-        if "portRanges" in interface:
-            message = "portRanges is specified on interface but the PortRangesSpec feature gate is not enabled"
-            yield Cause(message, f"{where}[{index}].name")
-        yield from dhcp(field, f"{where}[{index}].dhcpOptions", interface.get("dhcpOptions", {}))
 
 
 def one_default(field: str, networks: list[Object]) -> Iterator[Cause]:
@@ -191,7 +197,8 @@ def dhcp(field: str, path: str, options: Object) -> Iterator[Cause]:
 
 def is_ipv4(text: str) -> bool:
     try:
-        return bool(ipaddress.IPv4Address(text))
+        # Zeros in front are taken, as of old.
+        return bool(ipaddress.IPv4Address(re.sub(r"\b0+(?=[0-9])", "", text)))
     except ValueError:
         return False
 

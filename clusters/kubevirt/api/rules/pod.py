@@ -130,7 +130,7 @@ def dns(field: str, spec: Object) -> Iterator[Cause]:
     config = spec.get("dnsConfig")
     if policy == "None" and config is None:
         yield Cause("must provide `dnsConfig` when `dnsPolicy` is None", f"{field}.dnsConfig", REQUIRED)
-    elif policy == "None" and not config.get("nameservers"):
+    elif policy == "None" and not (config or {}).get("nameservers"):
         yield Cause("must provide at least one DNS nameserver when `dnsPolicy` is None", "nameservers", REQUIRED)
     elif config is not None:
         yield from dns_config(config)

@@ -105,7 +105,7 @@ def host_disk(path: str, disk: Object) -> Iterator[Cause]:
 
 
 def utility_volumes(field: str, spec: Object) -> Iterator[Cause]:
-    if "utilityVolumes" in spec:
+    if spec.get("utilityVolumes"):
         yield Cause(
             "cannot create VMI with utility volumes in spec, utility volumes can only be added via hotplug",
             f"{field}.utilityVolumes",
