@@ -5,6 +5,7 @@ the instance that would come of it; the second only into an instance that is cre
 """
 
 from collections.abc import Iterator
+from math import ceil
 from uuid import uuid4
 
 from clusters.kubevirt.api.quantities import Quantity
@@ -87,7 +88,7 @@ def set_cpu_topology(domain: Object) -> None:
         return
     resources = domain["resources"]
     wanted = resources.get("limits", {}).get("cpu") or resources.get("requests", {}).get("cpu") or "1"
-    cpu |= {"sockets": whole(wanted) % 2**32, "cores": 1, "threads": 1}
+    cpu |= {"sockets": ceil(Quantity.parse(wanted).amount) % 2**32, "cores": 1, "threads": 1}
 
 
 def pull_policy(image: str) -> str:
@@ -222,11 +223,6 @@ def hotplug_faults(spec: Object, most: Quantity) -> Iterator[str]:
         yield "Memory hotplug is only available for x86_64 VMs"
     if guest.amount < LEAST_HOTPLUG_MEMORY:
         yield "Memory hotplug is only available for VMs with at least 1Gi of guest memory"
-
-
-def whole(amount: str) -> int:
-    """An amount in whole units, one that has begun counted."""
-    return -int(-Quantity.parse(amount).amount // 1)
 
 
 def is_zero(amount: str | None) -> bool:

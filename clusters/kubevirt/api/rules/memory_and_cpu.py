@@ -1,6 +1,7 @@
 """How much an instance asks for: memory, CPUs, and whether the figures go together."""
 
 from collections.abc import Iterator
+from math import ceil
 
 from clusters.kubevirt.api.quantities import Quantity
 from clusters.kubevirt.api.refusals import NOT_SUPPORTED, REQUIRED, Cause
@@ -188,7 +189,7 @@ def amount(spec: Object, kind: str, resource: str) -> Quantity:
 
 def whole(spec: Object, kind: str) -> int:
     """CPUs, each that has begun counted."""
-    return -int(-amount(spec, kind, "cpu").amount // 1)
+    return ceil(amount(spec, kind, "cpu").amount)
 
 
 def number_of_cpus(processor: Object) -> int:
