@@ -19,7 +19,7 @@ from clusters.kubevirt.api.refusals import Cause, Refused
 from clusters.kubevirt.crds import schema
 from virtflow.kube import Object
 
-__all__ = ["decode"]
+__all__ = ["decode", "without_nulls"]
 
 STRING: Object = {"type": "string"}
 STRING_MAP: Object = {"type": "object", "additionalProperties": STRING}
@@ -265,3 +265,12 @@ def is_metadata(path: str) -> bool:
 
 def join(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
+
+
+def without_nulls(value: Any) -> Any:
+    """A copy of something that no schema describes, without what is null."""
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    return value

@@ -59,7 +59,6 @@ REFUSED = (
         ("domain.cpu.dedicatedCpuPlacement", "domain.memory.hugepages"),
     ),
     Feature("encrypted machines", ("domain.launchSecurity",)),
-    Feature("machines that start paused", ("startStrategy",)),
 )
 REFUSED_OF_MACHINES = (
     Feature("instance types and preferences", ("instancetype", "preference")),
