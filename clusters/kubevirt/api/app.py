@@ -8,7 +8,8 @@ import base64
 import json
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from starlette.applications import Starlette
@@ -17,8 +18,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from clusters.kubevirt.api.decoding import decode
-from clusters.kubevirt.api.mutate import mutate_instance_update, mutate_new_instance, mutate_vm
+from clusters.kubevirt.api.mutate import mutate_new_instance, mutate_vm
 from clusters.kubevirt.api.refusals import Cause, Refused
+from clusters.kubevirt.api.unmodelled import unmodelled_causes, unmodelled_warnings
 from clusters.kubevirt.api.validate import (
     instance_update_causes,
     new_instance_causes,
@@ -34,20 +36,41 @@ log = logging.getLogger(__name__)
 RUNNING_IS_DEPRECATED = "spec.running is deprecated, please use spec.runStrategy instead."
 
 
-@dataclass(frozen=True)
-class Review:
-    """What an AdmissionReview asks, decoded; `old` is there on an update."""
+COMPONENTS = frozenset(
+    f"system:serviceaccount:kubevirt:kubevirt-{name}" for name in ("apiserver", "controller", "handler")
+)
+"""KubeVirt's own users, who may change what nobody else may."""
 
-    obj: Object
-    old: Object | None
-    user: str
+
+class Review:
+    """What an AdmissionReview asks. Objects are read when they are looked at: most verdicts need one, some none."""
+
+    def __init__(self, kind: str, new: object, old: object, user: str) -> None:
+        self._kind, self._new, self._old = kind, new, old
+        self.is_update = old is not None
+        self.from_kubevirt = user in COMPONENTS
+
+    @cached_property
+    def obj(self) -> Object:
+        """The object as it would be stored. Raises `Refused`."""
+        return decode(self._kind, self._new)
+
+    @cached_property
+    def old(self) -> Object | None:
+        """The object as it is stored, on an update. Raises `Refused`."""
+        return decode(self._kind, self._old) if self.is_update else None
+
+    def changes(self, obj: Object) -> Object:
+        """The top-level fields in which an object differs from what was sent."""
+        sent = self._new if isinstance(self._new, dict) else {}
+        return {name: value for name, value in obj.items() if value != sent.get(name)}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is answered when the object is not refused."""
+    """What is answered when the object is not refused: fields to be written as a whole, words for the client."""
 
-    obj: Object
+    changes: Object = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
@@ -57,37 +80,48 @@ Judge = Callable[[Review], Verdict]
 
 def mutate_virtual_machine(review: Review) -> Verdict:
     if is_going(review.obj):
-        return Verdict(review.obj)
-    return Verdict(mutate_vm(review.obj, review.old))
+        return Verdict()
+    return Verdict(review.changes(mutate_vm(review.obj, review.old)))
 
 
 def mutate_instance(review: Review) -> Verdict:
-    if review.old is None:
-        return Verdict(mutate_new_instance(review.obj))
-    return Verdict(mutate_instance_update(review.obj, review.old, review.user))
+    if not review.is_update:
+        return Verdict(review.changes(mutate_new_instance(review.obj)))
+    status = {} if review.old is None else review.old.get("status", {})
+    if review.from_kubevirt or review.obj.get("status", {}) == status:
+        return Verdict()
+    return Verdict({"status": status})
 
 
 def validate_virtual_machine(review: Review) -> Verdict:
     if is_going(review.obj):
-        return Verdict(review.obj)
-    refuse(vm_causes(review.obj))
-    return Verdict(review.obj, (RUNNING_IS_DEPRECATED,) if "running" in review.obj["spec"] else ())
+        return Verdict()
+    spec = review.obj["spec"]
+    instance = spec["template"].get("spec", {})
+    refuse(vm_causes(review.obj, review.old, review.from_kubevirt))
+    refuse(unmodelled_causes("spec.template.spec", instance, spec))
+    deprecated = (RUNNING_IS_DEPRECATED,) if "running" in spec else ()
+    return Verdict(warnings=(*deprecated, *unmodelled_warnings("spec.template.spec", instance)))
 
 
 def validate_new_instance(review: Review) -> Verdict:
-    refuse(new_instance_causes(review.obj, review.user))
-    return Verdict(review.obj)
+    spec = review.obj["spec"]
+    refuse(new_instance_causes(review.obj, review.from_kubevirt))
+    refuse(unmodelled_causes("spec", spec))
+    return Verdict(warnings=() if review.from_kubevirt else unmodelled_warnings("spec", spec))
 
 
 def validate_instance_update(review: Review) -> Verdict:
-    if review.old is not None:
-        refuse(instance_update_causes(review.obj, review.old, review.user))
-    return Verdict(review.obj)
+    if not review.from_kubevirt and review.old is not None:
+        refuse(instance_update_causes(review.obj, review.old))
+    return Verdict()
 
 
 def validate_replica_set(review: Review) -> Verdict:
+    instance = review.obj["spec"]["template"].get("spec", {})
     refuse(replica_set_causes(review.obj))
-    return Verdict(review.obj)
+    refuse(unmodelled_causes("spec.template.spec", instance))
+    return Verdict(warnings=unmodelled_warnings("spec.template.spec", instance))
 
 
 def refuse(causes: Iterable[Cause]) -> None:
@@ -127,20 +161,15 @@ def webhook(kind: str, judge: Judge) -> Callable[[Request], Any]:
 def answer(kind: str, judge: Judge, obj: object, old: object, user: str) -> Object:
     """The `response` of an AdmissionReview, without its uid."""
     try:
-        decoded = decode(kind, obj)
-        verdict = judge(Review(decoded, None if old is None else decode(kind, old), user))
+        verdict = judge(Review(kind, obj, old, user))
     except Refused as refused:
         log.info("%s by %s refused: %s", kind, user, refused)
         return {"allowed": False, "status": refused.status}
     except RecursionError:
         return {"allowed": False, "status": Refused.unreadable("the object is nested too deeply").status}
     response: Object = {"allowed": True, "warnings": list(verdict.warnings)}
-    patch = [
-        {"op": "add", "path": f"/{name}", "value": value}
-        for name, value in verdict.obj.items()
-        if value != decoded.get(name)
-    ]
-    if patch:
+    if verdict.changes:
+        patch = [{"op": "add", "path": f"/{name}", "value": value} for name, value in verdict.changes.items()]
         response["patchType"] = "JSONPatch"
         response["patch"] = base64.b64encode(json.dumps(patch).encode()).decode()
     return response

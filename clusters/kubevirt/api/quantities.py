@@ -7,7 +7,7 @@ bad one in Kubernetes' words. The official client's parser knows neither, hence 
 import re
 from dataclasses import dataclass
 from decimal import ROUND_UP, Decimal, localcontext
-from functools import total_ordering
+from functools import lru_cache, total_ordering
 from typing import Self
 
 __all__ = ["Quantity"]
@@ -33,7 +33,8 @@ class Quantity:
     family: str
 
     @classmethod
-    def parse(cls, text: str | int) -> Self:
+    @lru_cache(maxsize=4096)
+    def parse(cls, text: str | float) -> Self:
         """Raises `ValueError` with Kubernetes' own message. Rounds away from 0 at nano, caps at 2**63 - 1."""
         match = SHAPE.fullmatch(str(text))
         if match is None or not str(text):

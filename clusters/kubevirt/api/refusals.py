@@ -5,12 +5,17 @@ from dataclasses import dataclass
 
 from virtflow.kube import Object
 
-__all__ = ["DUPLICATE", "INVALID", "NOT_SUPPORTED", "REQUIRED", "Cause", "Refused"]
+__all__ = ["DUPLICATE", "FORBIDDEN", "INVALID", "NOT_FOUND", "NOT_SUPPORTED", "REQUIRED", "Cause", "Refused"]
 
 DUPLICATE = "FieldValueDuplicate"
+FORBIDDEN = "FieldValueForbidden"
 INVALID = "FieldValueInvalid"
+NOT_FOUND = "FieldValueNotFound"
 NOT_SUPPORTED = "FieldValueNotSupported"
 REQUIRED = "FieldValueRequired"
+
+MOST_CAUSES = 10
+"""What is told of; the rest is counted."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +40,15 @@ class Refused(Exception):  # noqa: N818 - a verdict, not a fault
 
     @classmethod
     def for_causes(cls, causes: Sequence[Cause]) -> "Refused":
-        """What is wrong with the object's fields: 422, with every cause."""
+        """What is wrong with the object's fields: 422, with the first ten causes."""
+        told, rest = causes[:MOST_CAUSES], len(causes) - MOST_CAUSES
+        message = ", ".join(cause.message for cause in told)
         return cls(
             {
                 "code": 422,
                 "reason": "Invalid",
-                "message": ", ".join(cause.message for cause in causes),
-                "details": {"causes": [cause.as_json() for cause in causes]},
+                "message": f"{message}, and {rest} more validation errors" if rest > 0 else message,
+                "details": {"causes": [cause.as_json() for cause in told]},
             }
         )
 

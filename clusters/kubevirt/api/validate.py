@@ -1,19 +1,17 @@
 """The validating webhooks: one verdict for each kind, on the object as the mutators left it."""
 
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 
-from clusters.kubevirt.api.instance_rules import instance_causes
+from clusters.kubevirt.api.defaults import hotplug_fault, set_template_defaults
 from clusters.kubevirt.api.refusals import NOT_SUPPORTED, REQUIRED, Cause
+from clusters.kubevirt.api.rules import guest, instance_causes, lone_instance_causes
+from clusters.kubevirt.api.rules.networks import discontinued_bindings
 from virtflow.kube import Object
 
-__all__ = ["COMPONENTS", "instance_update_causes", "new_instance_causes", "replica_set_causes", "vm_causes"]
+__all__ = ["instance_update_causes", "new_instance_causes", "replica_set_causes", "vm_causes"]
 
-COMPONENTS = frozenset(
-    f"system:serviceaccount:kubevirt:kubevirt-{name}" for name in ("apiserver", "controller", "handler")
-)
-"""KubeVirt's own users, who may change what nobody else may."""
-
-RUN_STRATEGIES = ("Halted", "Manual", "Always", "RerunOnFailure", "Once", "WaitAsReceiver")
+RUN_STRATEGIES = ("Halted", "Manual", "Always", "RerunOnFailure", "Once")
 RESERVED_LABELS = (
     "kubevirt.io/created-by",
     "kubevirt.io/migrationJobUID",
@@ -22,6 +20,10 @@ RESERVED_LABELS = (
     "kubevirt.io/schedulable",
     "kubevirt.io/install-strategy",
 )
+GATED_ANNOTATIONS = {
+    "kubevirt.io/ignitiondata": "ExperimentalIgnitionSupport feature gate",
+    "hooks.kubevirt.io/hookSidecars": "sidecar feature gate",
+}
 
 OPERATORS: dict[str, Callable[[str | None, list[str]], bool]] = {
     "In": lambda value, among: value in among,
@@ -31,18 +33,40 @@ OPERATORS: dict[str, Callable[[str | None, list[str]], bool]] = {
 }
 
 
-def vm_causes(vm: Object) -> Iterator[Cause]:
-    """What is wrong with a VirtualMachine."""
-    spec = vm["spec"]
-    yield from instance_causes("spec.template.spec", template_spec(spec))
+def vm_causes(vm: Object, old: Object | None, from_kubevirt: bool) -> Iterator[Cause]:
+    """What is wrong with a VirtualMachine; `old` is the stored one, on an update."""
+    spec = deepcopy(vm["spec"])
+    template = spec["template"]
+    instance = template.setdefault("spec", empty_spec())
+    set_template_defaults(instance)
+    if old is None:
+        discontinued = list(discontinued_bindings("spec", instance))
+        if discontinued:
+            yield from discontinued
+            return
+    yield from metadata_causes("spec.template.metadata", template.get("metadata", {}), from_kubevirt)
+    yield from instance_causes("spec.template.spec", instance)
     yield from data_volume_templates(spec)
     yield from run_strategy(spec)
+    yield from hotplug(instance)
 
 
-def template_spec(spec: Object) -> Object:
-    """The instance's spec in a template; a template may leave it out, and then it is an empty one."""
-    found: Object = spec["template"].get("spec", {"domain": {"devices": {}}})
-    return found
+def empty_spec() -> Object:
+    """What a template that has no spec stands for."""
+    return {"domain": {"devices": {}}}
+
+
+def metadata_causes(path: str, metadata: Object, from_kubevirt: bool) -> Iterator[Cause]:
+    if not from_kubevirt and reserved_labels(metadata):
+        yield Cause(
+            "creation of the following reserved kubevirt.io/ labels on a VMI object is prohibited",
+            f"{path}.labels",
+            NOT_SUPPORTED,
+        )
+    for name, words in GATED_ANNOTATIONS.items():
+        if metadata.get("annotations", {}).get(name):
+            where = f"{path}.annotations"
+            yield Cause(f"{words} is not enabled in kubevirt-config, invalid entry {where}.{name}", where)
 
 
 def run_strategy(spec: Object) -> Iterator[Cause]:
@@ -53,63 +77,99 @@ def run_strategy(spec: Object) -> Iterator[Cause]:
             "Note that Running is deprecated, please use RunStrategy instead",
             "spec.running",
         )
-    elif strategy is None and "running" not in spec:
+    if strategy is None and "running" not in spec:
         yield Cause("RunStrategy must be specified", "spec.running")
+    if strategy == "WaitAsReceiver":
+        gate = "DecentralizedLiveMigration feature gate is not enabled in kubevirt resource"
+        yield Cause(f"Invalid RunStrategy ({strategy}), {gate}", "spec.runStrategy")
     elif strategy is not None and strategy not in RUN_STRATEGIES:
         yield Cause(f"Invalid RunStrategy ({strategy})", "spec.runStrategy")
 
 
+def hotplug(instance: Object) -> Iterator[Cause]:
+    """What a running machine could be given more of."""
+    cpu, domain = instance["domain"]["cpu"], "spec.template.spec.domain"
+    if 0 < cpu.get("maxSockets", 0) < cpu.get("sockets", 0):
+        message = "Number of sockets in CPU topology is greater than the maximum sockets allowed"
+        yield Cause(message, f"{domain}.cpu.sockets")
+    most = instance["domain"]["memory"].get("maxGuest")
+    if most is not None and (fault := hotplug_fault(instance, most)):
+        yield Cause(fault, f"{domain}.memory.guest")
+
+
 def data_volume_templates(spec: Object) -> Iterator[Cause]:
-    volumes = template_spec(spec).get("volumes", [])
+    volumes = spec["template"]["spec"].get("volumes", [])
     used = {volume["dataVolume"]["name"] for volume in volumes if "dataVolume" in volume}
     used |= {volume["persistentVolumeClaim"]["claimName"] for volume in volumes if "persistentVolumeClaim" in volume}
     for index, template in enumerate(spec.get("dataVolumeTemplates", ())):
         path = f"spec.dataVolumeTemplate[{index}]"
-        name = template.get("metadata", {}).get("name")
-        if not name:
-            message = f"'name' field must not be empty for DataVolumeTemplate entry {path}."
-            yield Cause(message, f"{path}.name", REQUIRED)
-        elif name not in used:
-            yield Cause(
-                f"DataVolumeTemplate entry {path} must be referenced in the VMI template's 'volumes' list", path
-            )
+        wrong = data_volume(path, template)
+        if wrong is not None:
+            yield wrong
+        elif template["metadata"]["name"] not in used:
+            message = f"DataVolumeTemplate entry {path} must be referenced in the VMI template's 'volumes' list"
+            yield Cause(message, path, REQUIRED)
 
 
-def new_instance_causes(vmi: Object, user: str) -> Iterator[Cause]:
-    """What is wrong with a VirtualMachineInstance that `user` creates."""
-    yield from instance_causes("spec", vmi["spec"])
-    if user not in COMPONENTS and reserved_labels(vmi):
-        yield Cause(
-            "creation of the following reserved kubevirt.io/ labels on a VMI object is prohibited",
-            "metadata.labels",
-            NOT_SUPPORTED,
-        )
+def data_volume(path: str, template: Object) -> Cause | None:
+    """What is wrong first with a template of a DataVolume."""
+    if not template.get("metadata", {}).get("name"):
+        where = f"{path}.name"
+        return Cause(f"'name' field must not be empty for DataVolumeTemplate entry {where}.", where, REQUIRED)
+    spec = template["spec"]
+    if "pvc" not in spec and "storage" not in spec:
+        return Cause("Missing Data volume PVC or Storage", f"{path}.PVC.Storage")
+    if "pvc" in spec and "storage" in spec:
+        message = "Duplicate storage definition, both target storage and target pvc defined"
+        return Cause(message, f"{path}.PVC.Storage")
+    return data_source(path, spec)
 
 
-def instance_update_causes(vmi: Object, old: Object, user: str) -> Iterator[Cause]:
-    """What `user` may not do to a VirtualMachineInstance: its spec and KubeVirt's labels are KubeVirt's."""
-    if user in COMPONENTS:
-        return
+def data_source(path: str, spec: Object) -> Cause | None:
+    target = spec["pvc"] if "pvc" in spec else spec["storage"]
+    populated, sourced = target.keys() & {"dataSource", "dataSourceRef"}, spec.keys() & {"source", "sourceRef"}
+    if populated and sourced:
+        return Cause("External population is incompatible with Source and SourceRef", f"{path}.source")
+    if not populated and not sourced:
+        message = "Data volume should have either Source, SourceRef, or be externally populated"
+        return Cause(message, f"{path}.source.sourceRef")
+    count = len(spec.get("source", {"one": None}))
+    if count != 1:
+        words = "Multiple dataVolume sources" if count else "Missing dataVolume valid source"
+        return Cause(words, f"{path}.source")
+    return None
+
+
+def new_instance_causes(vmi: Object, from_kubevirt: bool) -> Iterator[Cause]:
+    """What is wrong with a VirtualMachineInstance that is created."""
+    spec = vmi["spec"]
+    yield from discontinued_bindings("spec", spec)
+    yield from lone_instance_causes(spec)
+    yield from metadata_causes("metadata", vmi.get("metadata", {}), from_kubevirt)
+    yield from guest.hyperv("spec", spec)
+    yield from guest.architecture("spec", spec)
+
+
+def instance_update_causes(vmi: Object, old: Object) -> Iterator[Cause]:
+    """What a user may not do to a VirtualMachineInstance: its spec and KubeVirt's labels are KubeVirt's."""
     if vmi["spec"] != old["spec"]:
         yield Cause("update of VMI object is restricted", reason=NOT_SUPPORTED)
-    elif reserved_labels(vmi) != reserved_labels(old):
-        yield Cause(
-            "modification of the following reserved kubevirt.io/ labels on a VMI object is prohibited",
-            "metadata.labels",
-            NOT_SUPPORTED,
-        )
+    elif reserved_labels(vmi.get("metadata", {})) != reserved_labels(old.get("metadata", {})):
+        message = "modification of the following reserved kubevirt.io/ labels on a VMI object is prohibited"
+        yield Cause(message, reason=NOT_SUPPORTED)
 
 
-def reserved_labels(obj: Object) -> dict[str, str]:
-    labels: dict[str, str] = obj.get("metadata", {}).get("labels", {})
+def reserved_labels(metadata: Object) -> dict[str, str]:
+    labels: dict[str, str] = metadata.get("labels", {})
     return {key: value for key, value in labels.items() if key in RESERVED_LABELS}
 
 
 def replica_set_causes(replica_set: Object) -> Iterator[Cause]:
     """What is wrong with a VirtualMachineInstanceReplicaSet."""
     spec = replica_set["spec"]
-    yield from instance_causes("spec.template.spec", template_spec(spec))
-    yield from selector(spec["selector"], spec["template"].get("metadata", {}).get("labels", {}))
+    template = spec["template"]
+    yield from instance_causes("spec.template.spec", template.get("spec", empty_spec()))
+    yield from selector(spec["selector"], template.get("metadata", {}).get("labels", {}))
 
 
 def selector(wanted: Object, labels: dict[str, str]) -> Iterator[Cause]:
@@ -128,8 +188,9 @@ def selector(wanted: Object, labels: dict[str, str]) -> Iterator[Cause]:
 
 
 def selects(wanted: Object, labels: dict[str, str]) -> bool:
-    """Whether a label selector, found valid, selects these labels."""
+    """Whether a label selector, found valid, selects these labels; one that says nothing selects nothing."""
+    expressions = wanted.get("matchExpressions", [])
     return all(labels.get(key) == value for key, value in wanted.get("matchLabels", {}).items()) and all(
         OPERATORS[requirement["operator"]](labels.get(requirement["key"]), requirement.get("values", []))
-        for requirement in wanted.get("matchExpressions", ())
+        for requirement in expressions
     )

@@ -20,6 +20,7 @@ __all__ = [
     "controller_of",
     "format_time",
     "has_api_versions",
+    "instance_spec",
     "is_deleting",
     "is_final",
     "key_of",
@@ -68,6 +69,12 @@ def status_of(obj: Object) -> Object:
     """An object's status; a new one has none yet."""
     status: Object = obj.get("status", {})
     return status
+
+
+def instance_spec(template: Object) -> Object:
+    """The instance's spec in a template, which may leave it out: then it is an empty one."""
+    found: Object = template.get("spec") or {"domain": {"devices": {}}}
+    return found
 
 
 def phase_of(vmi: Object) -> str:

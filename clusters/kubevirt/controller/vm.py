@@ -13,6 +13,7 @@ from clusters.kubevirt.controller.objects import (
     CONTROLLER_FINALIZER,
     condition,
     has_api_versions,
+    instance_spec,
     is_deleting,
     is_final,
     make_condition,
@@ -151,7 +152,7 @@ def new_instance(vm: Object, revision: str) -> Object:
             "finalizers": [CONTROLLER_FINALIZER],
             "ownerReferences": [owner_reference(vm)],
         },
-        "spec": template["spec"],
+        "spec": instance_spec(template),
         "status": {"virtualMachineRevisionName": revision},
     }
 
@@ -197,7 +198,7 @@ def next_status(vm: Object, vmi: Object | None, now: datetime) -> Object:
             "enabled": False,
             "reason": f"Snapshot is not supported for this volumeSource type [{volume['name']}]",
         }
-        for volume in vm["spec"]["template"]["spec"].get("volumes", [])
+        for volume in instance_spec(vm["spec"]["template"]).get("volumes", [])
     ]
     told = {
         "created": vmi is not None,

@@ -14,6 +14,7 @@ from clusters.kubevirt.controller.objects import (
     API_VERSIONS,
     condition,
     has_api_versions,
+    instance_spec,
     is_deleting,
     is_final,
     make_condition,
@@ -111,7 +112,7 @@ def create(vmirs: Object) -> Create:
             "annotations": of_template.get("annotations", {}),
             "ownerReferences": [owner_reference(vmirs)],
         },
-        "spec": template["spec"],
+        "spec": instance_spec(template),
     }
     started = "Started the virtual machine by creating the new virtual machine instance {name}"
     done = normal(vmirs, "SuccessfulCreate", started)

@@ -1,0 +1,66 @@
+"""The schemas have every field of KubeVirt's API, of the right type, and no other."""
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+import yaml
+
+from clusters.kubevirt.crds import schema
+from virtflow.kube import Object
+
+KINDS = ("VirtualMachine", "VirtualMachineInstance", "VirtualMachineInstanceReplicaSet")
+SCALARS = {"string", "boolean", "integer", "quantity", "int-or-string", "time", "metadata", "object"}
+
+
+@cache
+def api() -> dict[str, dict[str, str]]:
+    """The API's types: each field's name, with a "!" if it is required, and its type."""
+    text = yaml.safe_load((Path(__file__).parent / "kubevirt_fields.yaml").read_text())
+    return {name: dict(field.split(" ") for field in fields.split(", ")) for name, fields in text.items()}
+
+
+def fields_of_type(name: str, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every field of a type, however deep: where it is, and what it holds."""
+    shape, inner = "", name
+    while match := re.fullmatch(r"\[(.+)\]|\{(.+)\}", inner):
+        inner = match[1] or match[2]
+        shape += "[]" if match[1] else "{}"
+    if inner in SCALARS:
+        yield path + shape, inner
+        return
+    yield path + shape, "object"
+    for field, below in api()[inner].items():
+        yield from fields_of_type(below, f"{path}{shape}.{field}")
+
+
+def fields_of_schema(rule: Object, path: str = "") -> Iterator[tuple[str, str]]:
+    if rule.get("type") == "array":
+        yield from fields_of_schema(rule["items"], f"{path}[]")
+    elif "additionalProperties" in rule:
+        yield from fields_of_schema(rule["additionalProperties"], f"{path}{{}}")
+    else:
+        yield path, type_of(rule, path)
+        for name, below in rule.get("properties", {}).items():
+            required = "!" if name in rule.get("required", ()) else ""
+            yield from fields_of_schema(below, f"{path}.{name}{required}")
+
+
+def type_of(rule: Object, path: str) -> str:
+    if path.endswith(".metadata"):
+        return "metadata"
+    if "x-kubernetes-int-or-string" in rule:
+        return "quantity" if "pattern" in rule else "int-or-string"
+    if rule.get("format") == "date-time":
+        return "time"
+    found: str = rule["type"]
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_field_of_the_api_is_in_the_schema_and_no_other(kind: str) -> None:
+    found = dict(fields_of_schema(schema(kind)))
+    wanted = dict(fields_of_type(kind))
+    assert found == wanted
