@@ -66,10 +66,10 @@ class KubeClient:
         self._api = api
         self._session = session
         self._agent = agent
-        self._server: str = api.configuration.host.rstrip("/")
+        self._url: str = api.configuration.host.rstrip("/")
         # Asked for once: aiohttp's own `trust_env` reads the environment, and a netrc file, in a thread, twice for
         # every request, which takes as long as the request.
-        self._proxy: str | None = api.configuration.proxy or proxy_of(self._server)
+        self._proxy: str | None = api.configuration.proxy or proxy_of(self._url)
 
     @classmethod
     async def connect(cls, kubeconfig: Path, agent: str = "virtflow") -> Self:
@@ -249,7 +249,7 @@ class KubeClient:
             data = orjson.dumps(body)
             all_headers.setdefault("Content-Type", "application/json")
         await self._api.update_params_for_auth(all_headers, [], ["BearerToken"], path, method, body)
-        url = self._server + path
+        url = self._url + path
         if query:
             url += "?" + urlencode(query)
         return await self._session.request(
