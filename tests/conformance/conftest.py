@@ -1,0 +1,71 @@
+"""All situations are played once, at the same time, before the first test that asks for one; a table at the end."""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from clusters.endpoints import Endpoints
+from tests.conformance.outcomes import Outcome, judge, table
+from tests.conformance.play import Played, play
+from tests.conformance.situations import chains, load_deviations
+
+LOCALLY, ELSEWHERE = timedelta(seconds=60), timedelta(minutes=5)
+"""How long a situation may take to settle. Real nodes pull images, and guests take their time to shut down."""
+
+
+@dataclass(frozen=True)
+class Performance:
+    where: str
+    played: list[Played]
+    audited: bool
+
+    def outcomes(self, *, watches_only: bool = False) -> dict[str, Outcome]:
+        deviations = load_deviations()
+        return {played.situation.name: judge(played, deviations, watches_only=watches_only) for played in self.played}
+
+
+PERFORMANCE = pytest.StashKey[Performance]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("conformance", "conformance of what plays KubeVirt")
+    group.addoption("--kubeconfig", type=Path, help="of the cluster to judge, instead of the local one")
+    group.addoption("--audit-log", type=Path, help="of that cluster's kube-apiserver, with the bodies of writes")
+
+
+@pytest.fixture(scope="session")
+def performance(request: pytest.FixtureRequest) -> Performance:
+    kubeconfig: Path | None = request.config.getoption("--kubeconfig")
+    audit_log: Path | None = request.config.getoption("--audit-log")
+    where, patience = str(kubeconfig), ELSEWHERE
+    if kubeconfig is None:
+        endpoints: Endpoints = request.getfixturevalue("endpoints")
+        kubeconfig, audit_log, patience = endpoints.kubeconfig, endpoints.audit_log, LOCALLY
+        where = f"the local cluster, {endpoints.kubevirt}"
+    played = asyncio.run(play(chains(), kubeconfig, audit_log, patience))
+    performance = Performance(where, played, audit_log is not None)
+    request.config.stash[PERFORMANCE] = performance
+    return performance
+
+
+@pytest.fixture(scope="session")
+def outcomes(performance: Performance) -> dict[str, Outcome]:
+    return performance.outcomes()
+
+
+@pytest.fixture(scope="session")
+def outcomes_by_watches(performance: Performance) -> dict[str, Outcome]:
+    return performance.outcomes(watches_only=True)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    performance = config.stash.get(PERFORMANCE, None)
+    if performance is None:
+        return
+    terminalreporter.section(f"conformance of {performance.where}")
+    outcomes = list(performance.outcomes().values())
+    for line in table(outcomes, load_deviations(), watches_only=not performance.audited):
+        terminalreporter.write_line(line)
