@@ -157,7 +157,8 @@ def record_of_event(line: bytes) -> Record | None:
         name=ref.get("name") or meta.get("name") or (drawn[1] if drawn else ""),
         subresource=ref.get("subresource", ""),
         refused=code if code >= 400 else 0,
-        version=int(meta["resourceVersion"]) if meta else None,
+        # What a delete ends at once has none any more.
+        version=int(meta["resourceVersion"]) if "resourceVersion" in meta else None,
         uid=meta.get("uid", ""),
         state=written_state(kind, actor, answer.get("status", {}) if is_object else {}, patch),
         finalizers=tuple(meta.get("finalizers", ())) if meta else None,
