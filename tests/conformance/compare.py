@@ -10,7 +10,7 @@ from typing import Any
 from tests.conformance.course import LIFE
 from virtflow.kube import Object
 
-__all__ = ["Account", "compare", "watched_part"]
+__all__ = ["ABOUT", "Account", "compare", "watched_part"]
 
 Account = Object
 """`course`, `objects`, `events`, `columns`, as in the files; of what was observed `disorder`, too."""

@@ -29,7 +29,9 @@ class Outcome:
 def judge(played: Played, deviations: list[Deviation], *, watches_only: bool) -> Outcome:
     """By the audit log, or by what watches showed."""
     situation = played.situation
-    if watches_only or played.audited is None:
+    if played.failure:
+        differences = [played.failure]
+    elif watches_only or played.audited is None:
         differences = compare(watched_part(situation.account), played.watched)
     else:
         differences = compare(situation.account, played.audited)

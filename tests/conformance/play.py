@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from clusters.endpoints import ClusterError
 from tests.conformance.causes import too_early
 from tests.conformance.compare import Account, compare
 from tests.conformance.course import Memory, Step, counted, course_of, steps_of
@@ -20,7 +21,7 @@ from tests.conformance.names import Names
 from tests.conformance.picture import event_told, picture_of, rows_of
 from tests.conformance.records import AGENT, Record, by_user_writes, record_of_change, record_of_event
 from tests.conformance.situations import Situation
-from virtflow.kube import Informer, KubeClient, Object, Resource
+from virtflow.kube import Informer, KubeClient, KubeError, Object, Resource
 from virtflow.kube.resources import EVENTS, NAMESPACES, NODES, PODS, SERVICE_ACCOUNTS, VMIRS, VMIS, VMS
 from virtflow.sequence.tail import Tail
 
@@ -43,6 +44,8 @@ class Played:
     """With the course as far as watches show it."""
     audited: Account | None
     """None without an audit log."""
+    failure: str = ""
+    """Why it could not be played at all."""
 
 
 async def play(
@@ -103,6 +106,7 @@ class Stage:
         self._changes: list[Record] = []
         self._changed = asyncio.Event()
         self._scenes: list[Scene] = []
+        self._unplayed: list[tuple[Situation, str]] = []
         for informer in self._informers.values():
             informer.listen(self._note)
 
@@ -118,8 +122,12 @@ class Stage:
             await self._await_account()
             for informer in self._informers.values():
                 await stack.enter_async_context(informer.running())
-            for situation in chain:
-                await self._play_one(situation, patience)
+            for index, situation in enumerate(chain):
+                try:
+                    await self._play_one(situation, patience)
+                except (KubeError, LookupError) as error:
+                    self._unplayed = [(each, f"it could not be played: {error}") for each in chain[index:]]
+                    return
 
     async def _await_account(self) -> None:
         """Pods made before the namespace has its default account are refused."""
@@ -155,7 +163,7 @@ class Stage:
                 name = obj["metadata"]["name"]
                 if self._names.alias(resource.kind, name) == alias:
                     return resource, name
-        raise LookupError(f"There is no {alias} in {self.namespace}: an earlier situation has not come to its end.")
+        raise LookupError(f"there is no {alias}")
 
     async def _settle(self, situation: Situation, heard: set[tuple[str, str]], patience: timedelta) -> None:
         with contextlib.suppress(TimeoutError):
@@ -192,18 +200,28 @@ class Stage:
         return rows_of(table, self._names)
 
     def accounts(self, audited: list[tuple[str, Record]] | None) -> Iterator[Played]:
-        """Of all situations played, with those of the audit log's records that are of this namespace."""
+        """Of all situations, with those of the audit log's records that are of this namespace.
+
+        Raises ClusterError if that log cannot be this cluster's.
+        """
         watching, auditing = Memory(self._names), Memory(self._names)
         parts = by_user_writes(record for namespace, record in audited or () if namespace == self.namespace)
+        if audited is not None and len(parts) < len(self._scenes):
+            raise ClusterError(
+                f"The audit log has {len(parts)} of the {len(self._scenes)} writes that this run made in "
+                f"{self.namespace}. It must be that of the only kube-apiserver, written without delay, with "
+                "the writes to kubevirt.io, pods and controllerrevisions."
+            )
         for index, scene in enumerate(self._scenes):
-            steps = steps_of(scene.changes, watching)
-            watched = self._account(scene, steps)
+            watched = self._account(scene, steps_of(scene.changes, watching))
             if audited is None:
                 yield Played(scene.situation, watched, None)
                 continue
             steps = steps_of(parts[index], auditing)
             disorder = [told(step, cause) for step, cause in too_early(steps)]
             yield Played(scene.situation, watched, {**self._account(scene, steps), "disorder": disorder})
+        for situation, failure in self._unplayed:
+            yield Played(situation, {}, None, failure)
 
     def _account(self, scene: Scene, steps: list[Step]) -> Account:
         return {

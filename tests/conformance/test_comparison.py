@@ -1,38 +1,15 @@
 """Every kind of difference is found and named: accounts of the recordings, changed in one place."""
 
-from copy import deepcopy
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.conformance.compare import ABOUT, Account, compare, watched_part
 from tests.conformance.situations import load_situations
-from virtflow.kube import Object
+from tests.conformance.support import observed
 
 ACCOUNTS = {situation.name: situation.account for situation in load_situations()}
 few = settings(max_examples=40, deadline=None)
-
-
-def observed(account: Account, *, keep_sometimes: bool = True) -> Account:
-    """A run that went as recorded: with all steps that a real one takes in some runs only, or with none."""
-
-    def steps(recorded: list[str | dict[str, str]]) -> list[str]:
-        told = [each if isinstance(each, str) else each["sometimes"] for each in recorded]
-        return [step for step, each in zip(told, recorded, strict=True) if isinstance(each, str) or keep_sometimes]
-
-    def expanded(entries: list[Object]) -> list[Object]:
-        return [
-            deepcopy({k: v for k, v in each.items() if k != "times"})
-            for each in entries
-            for _ in range(each.get("times", 1))
-        ]
-
-    course = [
-        {name: part if name in ABOUT else steps(part) for name, part in history.items()}
-        for history in expanded(account["course"])
-    ]
-    return {**deepcopy(account), "course": course, "objects": expanded(account["objects"])}
 
 
 @st.composite
