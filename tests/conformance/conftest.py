@@ -17,10 +17,19 @@ LOCALLY, ELSEWHERE = timedelta(seconds=60), timedelta(minutes=5)
 
 
 @dataclass(frozen=True)
+class Target:
+    """The cluster to judge."""
+
+    name: str
+    kubeconfig: Path
+    audit_log: Path | None
+    patience: timedelta
+
+
+@dataclass(frozen=True)
 class Performance:
-    where: str
+    target: Target
     played: list[Played]
-    audited: bool
 
     def outcomes(self, *, watches_only: bool = False) -> dict[str, Outcome]:
         deviations = load_deviations()
@@ -37,18 +46,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture(scope="session")
-def performance(request: pytest.FixtureRequest) -> Performance:
+def target(request: pytest.FixtureRequest) -> Target:
     kubeconfig: Path | None = request.config.getoption("--kubeconfig")
-    audit_log: Path | None = request.config.getoption("--audit-log")
-    where, patience = str(kubeconfig), ELSEWHERE
-    if kubeconfig is None:
-        endpoints: Endpoints = request.getfixturevalue("endpoints")
-        kubeconfig, audit_log, patience = endpoints.kubeconfig, endpoints.audit_log, LOCALLY
-        where = f"the local cluster, {endpoints.kubevirt}"
-    played = asyncio.run(play(chains(), kubeconfig, audit_log, patience))
-    performance = Performance(where, played, audit_log is not None)
-    request.config.stash[PERFORMANCE] = performance
-    return performance
+    if kubeconfig:
+        return Target(str(kubeconfig), kubeconfig, request.config.getoption("--audit-log"), ELSEWHERE)
+    local: Endpoints = request.getfixturevalue("endpoints")
+    return Target(f"the local cluster, KubeVirt: {local.kubevirt}", local.kubeconfig, local.audit_log, LOCALLY)
+
+
+@pytest.fixture(scope="session")
+def performance(request: pytest.FixtureRequest, target: Target) -> Performance:
+    played = asyncio.run(play(chains(), target.kubeconfig, target.audit_log, target.patience))
+    return request.config.stash.setdefault(PERFORMANCE, Performance(target, played))
 
 
 @pytest.fixture(scope="session")
@@ -65,7 +74,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     performance = config.stash.get(PERFORMANCE, None)
     if performance is None:
         return
-    terminalreporter.section(f"conformance of {performance.where}")
+    terminalreporter.section(f"conformance of {performance.target.name}")
     outcomes = list(performance.outcomes().values())
-    for line in table(outcomes, load_deviations(), watches_only=not performance.audited):
+    for line in table(outcomes, load_deviations(), watches_only=performance.target.audit_log is None):
         terminalreporter.write_line(line)
