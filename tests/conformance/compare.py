@@ -45,7 +45,7 @@ def watched_part(account: Account) -> Account:
         if any(_text(step).endswith("deletes") for step in history.get(LIFE, ())):
             # A write that lets an object go is seen as its end only.
             seen = {aspect: [*steps[:-1], {"sometimes": _text(steps[-1])}] for aspect, steps in seen.items()}
-        if seen and not history["object"].startswith("ControllerRevision "):
+        if seen:
             course.append({**{name: history[name] for name in ABOUT if name in history}, **seen})
     return {**account, "course": course}
 

@@ -49,9 +49,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def target(request: pytest.FixtureRequest) -> Target:
     kubeconfig: Path | None = request.config.getoption("--kubeconfig")
     if kubeconfig:
-        return Target(str(kubeconfig), kubeconfig, request.config.getoption("--audit-log"), ELSEWHERE)
+        return Target(
+            f"KubeVirt on the cluster of {kubeconfig}", kubeconfig, request.config.getoption("--audit-log"), ELSEWHERE
+        )
     local: Endpoints = request.getfixturevalue("endpoints")
-    return Target(f"the local cluster, KubeVirt: {local.kubevirt}", local.kubeconfig, local.audit_log, LOCALLY)
+    return Target(f"KubeVirt on the local cluster: {local.kubevirt}", local.kubeconfig, local.audit_log, LOCALLY)
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +76,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     performance = config.stash.get(PERFORMANCE, None)
     if performance is None:
         return
-    terminalreporter.section(f"conformance of {performance.target.name}")
+    terminalreporter.section("conformance")
+    terminalreporter.write_line(performance.target.name)
     outcomes = list(performance.outcomes().values())
     for line in table(outcomes, load_deviations(), watches_only=performance.target.audit_log is None):
         terminalreporter.write_line(line)

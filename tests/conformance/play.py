@@ -16,13 +16,23 @@ from pathlib import Path
 from clusters.endpoints import ClusterError
 from tests.conformance.causes import too_early
 from tests.conformance.compare import Account, compare
-from tests.conformance.course import Memory, Step, counted, course_of, steps_of
+from tests.conformance.course import LIFE, Memory, Step, counted, course_of, steps_of
 from tests.conformance.names import Names
 from tests.conformance.picture import event_told, picture_of, rows_of
 from tests.conformance.records import AGENT, Record, by_user_writes, record_of_change, record_of_event
 from tests.conformance.situations import Situation
 from virtflow.kube import Informer, KubeClient, KubeError, Object, Resource
-from virtflow.kube.resources import EVENTS, NAMESPACES, NODES, PODS, SERVICE_ACCOUNTS, VMIRS, VMIS, VMS
+from virtflow.kube.resources import (
+    CONTROLLER_REVISIONS,
+    EVENTS,
+    NAMESPACES,
+    NODES,
+    PODS,
+    SERVICE_ACCOUNTS,
+    VMIRS,
+    VMIS,
+    VMS,
+)
 from virtflow.sequence.tail import Tail
 
 __all__ = ["Played", "play"]
@@ -31,7 +41,8 @@ PICTURED = (VMIRS, VMS, VMIS, PODS)
 QUIET = timedelta(milliseconds=500)
 """A situation has settled when it looks as recorded and for so long nothing has changed."""
 GIVEN_UP = timedelta(seconds=10)
-"""It has settled, otherwise than recorded, when nothing has changed for so long."""
+"""It has settled, otherwise than recorded, when nothing has changed for so long; unless the garbage collector has a
+part in it, which may learn of KubeVirt's kinds half a minute after they were installed."""
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 
 
@@ -102,7 +113,9 @@ class Stage:
         self.namespace = f"conformance-{uuid.uuid4().hex[:8]}"
         self._kube = kube
         self._names = Names(self.namespace, nodes)
-        self._informers = {each: Informer(kube, each, namespace=self.namespace) for each in (*PICTURED, EVENTS)}
+        self._informers = {
+            each: Informer(kube, each, namespace=self.namespace) for each in (*PICTURED, CONTROLLER_REVISIONS, EVENTS)
+        }
         self._changes: list[Record] = []
         self._changed = asyncio.Event()
         self._scenes: list[Scene] = []
@@ -160,15 +173,15 @@ class Stage:
     def _find(self, alias: str) -> tuple[Resource, str]:
         for resource in PICTURED:
             for obj in self._informers[resource].items():
-                name = obj["metadata"]["name"]
-                if self._names.alias(resource.kind, name) == alias:
-                    return resource, name
+                if self._alias(obj) == alias:
+                    return resource, obj["metadata"]["name"]
         raise LookupError(f"there is no {alias}")
 
     async def _settle(self, situation: Situation, heard: set[tuple[str, str]], patience: timedelta) -> None:
+        given_up = patience if "garbage-collector" in str(situation.account["course"]) else GIVEN_UP
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience.total_seconds()):
-                while await self._changes_within(QUIET if self._looks_as(situation, heard) else GIVEN_UP):
+                while await self._changes_within(QUIET if self._looks_as(situation, heard) else given_up):
                     pass
 
     async def _changes_within(self, span: timedelta) -> bool:
@@ -181,9 +194,15 @@ class Stage:
         return True
 
     def _looks_as(self, situation: Situation, heard: set[tuple[str, str]]) -> bool:
+        course = situation.account["course"]
+        deleted = {each["object"] for each in course if str(each.get(LIFE, "")).endswith("deletes']")}
+        revisions = self._informers[CONTROLLER_REVISIONS].items()
         recorded = {**situation.account, "course": [], "columns": {}}
         there = {"course": [], "objects": self._objects(), "events": self._events(heard), "columns": {}}
-        return not compare(recorded, there)
+        return not compare(recorded, there) and deleted.isdisjoint(map(self._alias, revisions))
+
+    def _alias(self, obj: Object) -> str:
+        return self._names.alias(obj["kind"], obj["metadata"]["name"])
 
     def _objects(self) -> list[Object]:
         return counted(picture_of(obj, self._names) for each in PICTURED for obj in self._informers[each].items())
