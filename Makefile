@@ -1,6 +1,7 @@
 # Every target makes what it needs first: the virtual environment here, the toolchain in the user's cache.
 # Settings: TOOLCHAIN=auto|build|upstream|<folder>, MIRROR=<url>, CLUSTER=<name>, KEEP=1, V=1 (tracebacks); of load:
-# USERS=<number>, DURATION=<seconds>; of journey: TENANTS=<number>, LOAD=0, USERS=<number>; of bench: MOST=<number>.
+# USERS=<number>, DURATION=<seconds>; of journey: TENANTS=<number>, LOAD=0, USERS=<number>; of bench: MOST=<number>;
+# of conformance: AGAINST=<kubeconfig>, AUDIT_LOG=<file>.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,13 +12,17 @@ export VIRTFLOW_CLUSTER := $(or $(CLUSTER),local)
 export VIRTFLOW_KEEP := $(or $(KEEP),0)
 export VIRTFLOW_VERBOSE := $(or $(V),0)
 
-.PHONY: e2e test up down status logs load journey bench doctor lint format
+.PHONY: e2e test conformance up down status logs load journey bench doctor lint format
 
 e2e: .venv/ready
 	@$(BIN)/python -m virtflow e2e
 
 test: lint
 	@$(BIN)/python -m pytest
+
+conformance: .venv/ready
+	@$(BIN)/python -m pytest tests/conformance/test_situations.py $(if $(AGAINST),--kubeconfig $(AGAINST)) \
+		$(if $(AUDIT_LOG),--audit-log $(AUDIT_LOG))
 
 up down status: .venv/ready
 	@$(BIN)/python -m virtflow $@

@@ -1,6 +1,38 @@
+"""One real local cluster for all tests that need one, in a folder with a space in its name."""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
+
+from clusters.endpoints import Endpoints
+from clusters.local import LocalCluster
+from virtflow.settings import Settings
 
 
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def settings() -> Iterator[Settings]:
+    # Not pytest's own temporary folder: a Unix socket's path may have 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="virtflow test ") as folder:
+        yield Settings(cluster="test", state_home=Path(folder))
+
+
+@pytest.fixture(scope="session")
+def cluster(settings: Settings) -> Iterator[LocalCluster]:
+    cluster = LocalCluster(settings)
+    try:
+        cluster.up()
+        yield cluster
+    finally:
+        cluster.down()
+
+
+@pytest.fixture(scope="session")
+def endpoints(cluster: LocalCluster) -> Endpoints:
+    return cluster.endpoints()

@@ -1,37 +1,12 @@
-"""One real local cluster for all integration tests, in a folder with a space in its name."""
+"""Parts of the one cluster, by what the tests need of it."""
 
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from clusters.endpoints import Endpoints
-from clusters.local import LocalCluster
 from clusters.local.toolchain import find_toolchain
 from virtflow.settings import Settings
-
-
-@pytest.fixture(scope="session")
-def settings() -> Iterator[Settings]:
-    # Not pytest's own temporary folder: a Unix socket's path may have 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="virtflow test ") as folder:
-        yield Settings(cluster="test", state_home=Path(folder))
-
-
-@pytest.fixture(scope="session")
-def cluster(settings: Settings) -> Iterator[LocalCluster]:
-    cluster = LocalCluster(settings)
-    try:
-        cluster.up()
-        yield cluster
-    finally:
-        cluster.down()
-
-
-@pytest.fixture(scope="session")
-def endpoints(cluster: LocalCluster) -> Endpoints:
-    return cluster.endpoints()
 
 
 @pytest.fixture(scope="session")

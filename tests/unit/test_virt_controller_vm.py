@@ -186,6 +186,13 @@ def test_printable_status(vm: Object, vmi: Object | None, status: str) -> None:
     assert status_of(vm, vmi)["printableStatus"] == status
 
 
+def test_nothing_is_said_of_a_vm_that_goes_next() -> None:
+    assert reconciler.status_writes(deleting(make_vm()), None, NOW) == []
+    kept_by_another = deleting(make_vm())
+    kept_by_another["metadata"]["finalizers"] = ["example.com/another"]
+    assert status_of(kept_by_another, None)["printableStatus"] == "Terminating"
+
+
 def test_the_status_of_a_running_vm() -> None:
     assert status_of(make_vm(), make_vmi("Running", conditions=[READY])) == {
         "conditions": [READY],

@@ -178,6 +178,9 @@ def without_finalizer(resource: Resource, obj: Object) -> Patch:
 
 
 def status_writes(vm: Object, vmi: Object | None, now: datetime) -> list[Write]:
+    if is_deleting(vm) and vmi is None and CONTROLLER_FINALIZER in vm["metadata"].get("finalizers", []):
+        # Its instance has just gone, and the next pass lets it go.
+        return []
     status = next_status(vm, vmi, now)
     if status == vm.get("status"):
         return []

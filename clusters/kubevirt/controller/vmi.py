@@ -50,7 +50,11 @@ def plan(vmi: Object, pod: Object | None, now: datetime) -> list[Write]:
         return [Replace(VMIS, complete(vmi))]
     if pod is None and phase_of(vmi) == "Pending" and not is_deleting(vmi):
         return [create_pod(vmi)]
-    return [*pod_writes(vmi, pod, now), *own_writes(vmi, advance(vmi, pod, now))]
+    writes = pod_writes(vmi, pod, now)
+    if pod is not None and any(isinstance(write, Delete) for write in writes):
+        # The next pass may find it gone already; that it was going is to be said before.
+        pod = {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": format_time(now)}}
+    return [*writes, *own_writes(vmi, advance(vmi, pod, now))]
 
 
 def complete(vmi: Object) -> Object:
