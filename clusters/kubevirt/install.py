@@ -50,6 +50,7 @@ RULES: dict[str, list[Object]] = {
         {"apiGroups": [""], "resources": ["pods/status", "pods/finalizers"], "verbs": WRITE},
         {"apiGroups": [""], "resources": ["events"], "verbs": [*READ, *WRITE, "create"]},
         {"apiGroups": [""], "resources": ["nodes", "namespaces", "resourcequotas"], "verbs": READ},
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["patch"]},
         {
             "apiGroups": ["apps"],
             "resources": ["controllerrevisions"],
@@ -60,6 +61,7 @@ RULES: dict[str, list[Object]] = {
     "kubevirt-handler": [
         {"apiGroups": ["kubevirt.io"], "resources": [VMIS], "verbs": READ + WRITE},
         {"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": READ},
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["patch"]},
         {"apiGroups": [""], "resources": ["events"], "verbs": [*READ, *WRITE, "create"]},
     ],
 }

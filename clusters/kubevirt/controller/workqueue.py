@@ -15,7 +15,7 @@ import aiohttp
 
 from virtflow.kube import Key, KubeError, describe
 
-__all__ = ["WorkQueue"]
+__all__ = ["WorkQueue", "is_lost_race"]
 
 log = logging.getLogger(__name__)
 
