@@ -120,7 +120,7 @@ def node_name(vmi: Object) -> str:
 
 
 def report(vmi: Object, moment: datetime, ended: Object | None = None) -> Object | None:
-    """The VMI with what its node has to say, None if there is nothing new. `ended` is its launcher pod once it has."""
+    """The VMI with what its node has to say, None if that is nothing new. `ended`: its launcher pod, once it has."""
     phase = phase_of(vmi)
     if phase not in ("Scheduled", "Running") or not node_name(vmi):
         return None

@@ -1,7 +1,7 @@
 """One real local cluster for all integration tests, in a folder with a space in its name."""
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,6 +9,7 @@ import pytest
 from clusters.endpoints import Endpoints
 from clusters.local import LocalCluster
 from clusters.local.toolchain import find_toolchain
+from tests.integration.support import Tenant, tenant_on
 from virtflow.settings import Settings
 
 
@@ -67,3 +68,9 @@ def access_log(endpoints: Endpoints) -> Path:
 @pytest.fixture(scope="session")
 def kubectl(settings: Settings) -> Path:
     return find_toolchain(settings.toolchain, settings.cache_home, settings.mirror).program("kubectl")
+
+
+@pytest.fixture
+async def tenant(kubeconfig: Path) -> AsyncIterator[Tenant]:
+    async with tenant_on(kubeconfig) as tenant:
+        yield tenant

@@ -12,7 +12,7 @@ import anyio
 from virtflow.kube import Informer, KubeClient, Object, Resource
 from virtflow.kube.resources import NAMESPACES, PODS, SERVICE_ACCOUNTS, VMIRS, VMIS, VMS
 
-__all__ = ["PATIENCE", "Tenant", "make_template", "tenant_on"]
+__all__ = ["PATIENCE", "Tenant", "make_template", "tenant_on", "uid_of"]
 
 PATIENCE = timedelta(seconds=60)
 
@@ -45,9 +45,9 @@ class Tenant:
     def get(self, resource: Resource, name: str) -> Object | None:
         return self._informers[resource].get(self.namespace, name)
 
-    async def until(self, holds: Callable[[], bool]) -> None:
+    async def until(self, holds: Callable[[], bool], patience: timedelta = PATIENCE) -> None:
         """Wait for something to hold of what is in the namespace. Raises `TimeoutError` with what there is."""
-        with anyio.move_on_after(PATIENCE.total_seconds()):
+        with anyio.move_on_after(patience.total_seconds()):
             while not holds():
                 self._changed = anyio.Event()
                 await self._changed.wait()
@@ -56,10 +56,15 @@ class Tenant:
             resource.plural: {obj["metadata"]["name"]: obj.get("status") for obj in informer.items()}
             for resource, informer in self._informers.items()
         }
-        raise TimeoutError(f"not within {PATIENCE}; in the namespace are {there}")
+        raise TimeoutError(f"not within {patience}; in the namespace are {there}")
 
     def _wake(self, *_: Object | None) -> None:
         self._changed.set()
+
+
+def uid_of(obj: Object) -> str:
+    uid: str = obj["metadata"]["uid"]
+    return uid
 
 
 @asynccontextmanager

@@ -157,11 +157,8 @@ def is_in_place(vm: Object, vmi: Object | None) -> bool:
 
 
 def is_told(vm: Object, vmi: Object | None) -> bool:
-    status, pausable = (
-        vm.get("status", {}),
-        {each["type"] for each in (vmi or {}).get("status", {}).get("conditions", [])},
-    )
-    running = "Paused" if "Paused" in pausable else "Running"
+    status = vm.get("status", {})
+    running = "Paused" if vmi is not None and condition(vmi, "Paused") else "Running"
     never_ran = "startFailure" in status
     ended = "CrashLoopBackOff" if never_ran else "Stopped"
     return (

@@ -1,6 +1,7 @@
 """Objects to test virt-controller with, and a kube-apiserver in memory that it cannot tell from a slow one."""
 
 import asyncio
+import json
 import random
 import selectors
 from collections import Counter
@@ -319,7 +320,7 @@ class ApiServer(KubeClient):
 
     async def _write(self, method: str, plural: str, key: tuple[str, str, str], body: Any) -> Response:
         if method == "POST":
-            return await self._create(plural, body)
+            return await self._create(plural, json.loads(body) if isinstance(body, str) else body)
         old = self.objects.get(key)
         if old is None:
             return refusal(404, f'{plural} "{key[2]}" not found')

@@ -15,11 +15,12 @@ from urllib.parse import urlencode
 
 import aiohttp
 
-from virtflow.kube.resources import SERVICE_ACCOUNTS, Object, Resource
+from virtflow.kube.resources import CONTROLLER_REVISIONS, SERVICE_ACCOUNTS, Object, Resource
 
 __all__ = ["KubeClient", "KubeError", "Response", "describe"]
 
 REQUEST_TIMEOUT = timedelta(seconds=30)
+YAML = {"Content-Type": "application/yaml"}
 PATCH_TYPES = {
     "merge": "application/merge-patch+json",
     "json": "application/json-patch+json",
@@ -122,6 +123,11 @@ class KubeClient:
 
     async def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object:
         body = {"apiVersion": resource.api_version, "kind": resource.kind, **body}
+        if resource == CONTROLLER_REVISIONS:
+            # Its data may not change, and is kept as it came: byte by byte. A patch of anything else in it brings all
+            # into the kube-apiserver's own order, and is refused unless it was in that order before, as YAML is.
+            text = json.dumps(body, ensure_ascii=False)
+            return await self.request("POST", resource.path(namespace), body=text, headers=YAML)
         return await self.request("POST", resource.path(namespace), body=body)
 
     async def create_token(
