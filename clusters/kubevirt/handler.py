@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from clusters.kubevirt.controller.events import Note, Recorder
+from clusters.kubevirt.controller.heartbeat import INTERVAL, beat, is_ready, silence
 from clusters.kubevirt.controller.objects import (
     controller_of,
     format_time,
@@ -26,7 +27,6 @@ from clusters.kubevirt.controller.objects import (
     with_condition,
 )
 from clusters.kubevirt.controller.workqueue import WorkQueue
-from clusters.kubevirt.heartbeat import INTERVAL, beat, is_ready, silence
 from virtflow.kube import Informer, Key, KubeClient, Object
 from virtflow.kube.resources import NODES, PODS, VMIS
 

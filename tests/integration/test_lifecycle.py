@@ -3,6 +3,7 @@
 It covers what virt-controller and virt-handler do. Admission, run strategies and nodes have tests of their own.
 """
 
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -20,7 +21,8 @@ from tests.integration.machines import (
     started,
     told,
 )
-from tests.integration.support import Tenant, uid_of
+from tests.integration.support import Tenant, make_template, uid_of
+from virtflow.kube import Informer
 from virtflow.kube.resources import CONTROLLER_REVISIONS, NAMESPACES, PODS, VMIS, VMS
 
 pytestmark = pytest.mark.anyio
@@ -105,7 +107,18 @@ async def test_a_vm_deleted_in_the_middle_of_its_start_leaves_nothing(tenant: Te
     assert await tenant.kube.list(VMIS, tenant.namespace) == []
 
 
+async def garbage_is_collected(tenant: Tenant) -> None:
+    """Wait for the garbage collector to know of instances: it looks for new kinds of object every 30 s."""
+    owner = {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "name": "absent", "uid": "absent"}
+    vmi = {"metadata": {"name": "garbage", "ownerReferences": [owner]}, "spec": make_template("test")["spec"]}
+    await tenant.kube.create(VMIS, vmi, tenant.namespace)
+    instances = Informer(tenant.kube, VMIS, namespace=tenant.namespace)
+    async with instances.running(), asyncio.timeout(60):
+        await instances.wait_for(tenant.namespace, "garbage", lambda found: found is None)
+
+
 async def test_an_orphaning_delete_leaves_the_instance_to_a_vm_of_the_same_name(tenant: Tenant) -> None:
+    await garbage_is_collected(tenant)
     left = await started(tenant)
     await tenant.kube.delete(VMS, NAME, tenant.namespace, propagation="Orphan")
     await tenant.until(lambda: tenant.get(VMS, NAME) is None)
@@ -122,6 +135,7 @@ async def test_an_orphaning_delete_leaves_the_instance_to_a_vm_of_the_same_name(
 
 
 async def test_an_instance_that_was_left_behind_can_be_deleted(tenant: Tenant) -> None:
+    await garbage_is_collected(tenant)
     await started(tenant)
     await tenant.kube.delete(VMS, NAME, tenant.namespace, propagation="Orphan")
     await tenant.until(lambda: tenant.get(VMS, NAME) is None)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clusters.kubevirt.heartbeat import TIMEOUT, beat
+from clusters.kubevirt.controller.heartbeat import TIMEOUT, beat
 from clusters.local.manifests import nodes
 from tests.integration.machines import events_of, instance, is_ended, is_running, pod, started
 from tests.integration.support import Tenant, uid_of
