@@ -13,6 +13,8 @@ cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 Kubeconfig = Annotated[Path, typer.Option(help="Whose context says which cluster, and as whom.")]
 Port = Annotated[int, typer.Option(help="On 127.0.0.1.")]
+Cert = Annotated[Path, typer.Option(help="PEM, valid for 127.0.0.1.")]
+File = Annotated[Path, typer.Option(help="PEM.")]
 
 
 @cli.callback()
@@ -22,14 +24,23 @@ def programs() -> None:
 
 @cli.command()
 def api(
+    kubeconfig: Kubeconfig,
     port: Port,
-    tls_cert: Annotated[Path, typer.Option(help="PEM, valid for 127.0.0.1.")],
-    tls_key: Annotated[Path, typer.Option(help="PEM.")],
+    tls_cert: Cert,
+    tls_key: File,
+    front_proxy_ca: Annotated[Path, typer.Option(help="PEM: of the kube-apiserver's aggregator.")],
+    front_proxy_name: Annotated[list[str], typer.Option(help="What its certificate's common name may be.")],
+    handler_url: Annotated[str, typer.Option(help="Where virt-handler listens.")],
+    handler_ca: File,
+    handler_cert: File,
+    handler_key: File,
 ) -> None:
-    """virt-api: the admission webhooks."""
-    from clusters.kubevirt.api import serve
+    """virt-api: the admission webhooks and subresources.kubevirt.io."""
+    from clusters.kubevirt.api.process import serve
+    from clusters.kubevirt.api.subresources import HandlerAccess
 
-    serve(port, tls_cert, tls_key)
+    handler = HandlerAccess(handler_url, handler_ca, handler_cert, handler_key)
+    serve(kubeconfig, port, tls_cert, tls_key, front_proxy_ca, front_proxy_name, handler)
 
 
 @cli.command()
@@ -41,11 +52,17 @@ def controller(kubeconfig: Kubeconfig) -> None:
 
 
 @cli.command()
-def handler(kubeconfig: Kubeconfig) -> None:
+def handler(
+    kubeconfig: Kubeconfig,
+    port: Port,
+    tls_cert: Cert,
+    tls_key: File,
+    client_ca: Annotated[Path, typer.Option(help="PEM: of virt-api as a client.")],
+) -> None:
     """virt-handler: the nodes' part in an instance's life."""
     from clusters.kubevirt.handler import run_handler
 
-    asyncio.run(run_handler(kubeconfig))
+    asyncio.run(run_handler(kubeconfig, port, tls_cert, tls_key, client_ca))
 
 
 @cli.command()

@@ -4,11 +4,15 @@ On a real node virt-handler talks to the launcher's libvirt and reports what it 
 nodes, so it reports at once what would be heard of a guest: that a Scheduled instance, whose launcher pod
 virt-controller has found ready, runs; that a deleted one has shut down; and how one ended whose launcher pod has
 ended by itself. One process speaks for all nodes, each for as long as it is Ready, and gives their signs of life.
-It adds to the status and takes nothing away: the rest is virt-controller's.
+It adds to the status and takes nothing away but what it wrote: the rest is virt-controller's.
+
+virt-api has it pause a guest (`handler_server`). That is kept nowhere but in the instance's condition, so nothing is
+lost with the process.
 """
 
 import asyncio
 import logging
+from collections.abc import Callable
 from copy import deepcopy
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -16,6 +20,7 @@ from pathlib import Path
 from clusters.kubevirt.controller.events import Note, Recorder
 from clusters.kubevirt.controller.heartbeat import INTERVAL, beat, is_ready, silence
 from clusters.kubevirt.controller.objects import (
+    condition,
     controller_of,
     format_time,
     is_deleting,
@@ -25,12 +30,14 @@ from clusters.kubevirt.controller.objects import (
     phase_of,
     set_phase,
     with_condition,
+    without_condition,
 )
 from clusters.kubevirt.controller.workqueue import WorkQueue
-from virtflow.kube import Informer, Key, KubeClient, Object
+from clusters.kubevirt.handler_server import create_app, handler_server
+from virtflow.kube import Informer, Key, KubeClient, KubeError, Object
 from virtflow.kube.resources import NODES, PODS, VMIS
 
-__all__ = ["Handler", "report", "run_handler"]
+__all__ = ["Handler", "pause", "report", "run_handler", "unpause", "write_change"]
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +45,45 @@ COMPONENT = "virt-handler"
 LAUNCHERS, ENDED = "kubevirt.io=virt-launcher", "status.phase!=Pending,status.phase!=Running"
 
 
-async def run_handler(kubeconfig: Path) -> None:
-    """Be virt-handler on every node, until cancelled, with the identity of a kubeconfig."""
+ATTEMPTS = 5
+"""To write what virt-api has asked for, while others write the same instance."""
+
+Change = Callable[[Object, datetime], Object | None]
+"""The VMI as it should be at that moment, None if it is so already."""
+
+
+async def run_handler(kubeconfig: Path, port: int, tls_cert: Path, tls_key: Path, client_ca: Path) -> None:
+    """Be virt-handler on every node, until cancelled, with the identity of a kubeconfig.
+
+    virt-api, known by a certificate of `client_ca`, is served on 127.0.0.1:`port`.
+    """
     async with await KubeClient.connect(kubeconfig, agent="virt-handler") as kube:
-        await Handler(kube).run()
+        app = create_app(
+            {
+                "pause": lambda key: write_change(kube, key, pause),
+                "unpause": lambda key: write_change(kube, key, unpause),
+            }
+        )
+        server = handler_server(app, port, tls_cert, tls_key, client_ca)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(Handler(kube).run())
+            group.create_task(server.serve())
+
+
+async def write_change(kube: KubeClient, key: Key, change: Change) -> bool:
+    """Write a change of the instance that is there; False if there is none. Raises KubeError."""
+    namespace, name = key
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            if new := change(await kube.get(VMIS, name, namespace), now()):
+                await kube.replace(VMIS, new)
+            break
+        except KubeError as error:
+            if error.code == 404:
+                return False
+            if error.code != 409 or not left:
+                raise
+    return True
 
 
 class Handler:
@@ -139,16 +181,32 @@ def report(vmi: Object, moment: datetime, ended: Object | None = None) -> Object
         "lastProbeTime": None,
         "lastTransitionTime": format_time(moment),
     }
-    conditions = with_condition(new["status"].get("conditions", []), ready)
-    if vmi["spec"].get("startStrategy") == "Paused":
-        paused = make_condition("Paused", "True", "PausedByUser", "VMI was paused by user", moment)
-        conditions = with_condition(conditions, paused)
-    new["status"]["conditions"] = conditions
+    new["status"]["conditions"] = with_condition(new["status"].get("conditions", []), ready)
     set_phase(new["status"], "Running", moment)
-    return new
+    starts_paused = vmi["spec"].get("startStrategy") == "Paused"
+    return (pause(new, moment) if starts_paused else None) or new
 
 
 def end_note(vmi: Object) -> Note:
     if phase_of(vmi) == "Succeeded":
         return Note(vmi, "Normal", "Stopped", "The VirtualMachineInstance was shut down.")
     return Note(vmi, "Warning", "Stopped", "The VirtualMachineInstance crashed.")
+
+
+def pause(vmi: Object, moment: datetime) -> Object | None:
+    """The VMI as its node reports it once the guest is paused, None if it is."""
+    if condition(vmi, "Paused") is not None:
+        return None
+    new = deepcopy(vmi)
+    paused = make_condition("Paused", "True", "PausedByUser", "VMI was paused by user", moment)
+    new["status"]["conditions"] = with_condition(new["status"].get("conditions", []), paused)
+    return new
+
+
+def unpause(vmi: Object, _: datetime) -> Object | None:
+    """The VMI as its node reports it once the guest goes on, None if it does."""
+    if condition(vmi, "Paused") is None:
+        return None
+    new = deepcopy(vmi)
+    new["status"]["conditions"] = without_condition(new["status"]["conditions"], "Paused")
+    return new

@@ -6,7 +6,9 @@ install it. The names are those of a real KubeVirt: an audit log or a refusal re
 
 import base64
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
+from clusters.aggregation import aggregated_api
 from clusters.kubevirt.crds import load_crds
 from virtflow.kube import Object, Resource
 from virtflow.kube.resources import (
@@ -19,9 +21,15 @@ from virtflow.kube.resources import (
     VALIDATING_WEBHOOKS,
 )
 
-__all__ = ["NAMESPACE", "manifests"]
+__all__ = ["HANDLER_CLIENT_NAME", "HANDLER_NAME", "NAMESPACE", "SUBRESOURCES", "SUBRESOURCE_VERSIONS", "manifests"]
 
 NAMESPACE = "kubevirt"
+SUBRESOURCES, SUBRESOURCE_VERSIONS = "subresources.kubevirt.io", ("v1", "v1alpha3")
+"""The API group that virt-api serves itself, and its versions."""
+
+HANDLER_NAME, HANDLER_CLIENT_NAME = "kubevirt.io:system:node:virt-handler", "kubevirt.io:system:client:virt-handler"
+"""Common names of the certificates with which virt-handler serves, and virt-api speaks to it."""
+
 PROGRAMS = ("kubevirt-apiserver", "kubevirt-controller", "kubevirt-handler")
 WEBHOOK_TIMEOUT_SECONDS = 10
 
@@ -33,7 +41,13 @@ VMS, VMIS, REPLICA_SETS = (
     "virtualmachineinstancereplicasets",
 )
 RULES: dict[str, list[Object]] = {
-    # virt-api asks the cluster for nothing, so its account has no role.
+    # What subresources.kubevirt.io writes, and what an eviction is judged by.
+    "kubevirt-apiserver": [
+        {"apiGroups": ["kubevirt.io"], "resources": [VMS, VMIS], "verbs": ["get", "patch"]},
+        {"apiGroups": ["kubevirt.io"], "resources": [f"{VMS}/status"], "verbs": ["patch"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "delete"]},
+        {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]},
+    ],
     "kubevirt-controller": [
         {"apiGroups": ["kubevirt.io"], "resources": [VMS, VMIS, REPLICA_SETS], "verbs": READ + WRITE},
         {"apiGroups": ["kubevirt.io"], "resources": [VMIS], "verbs": ["create", "delete"]},
@@ -75,6 +89,9 @@ class Webhook:
     path: str
     resource: str
     operations: tuple[str, ...] = ("CREATE", "UPDATE")
+    group: str = "kubevirt.io"
+    failure_policy: str = "Fail"
+    side_effects: str = "None"
 
 
 MUTATORS = (
@@ -82,6 +99,16 @@ MUTATORS = (
     Webhook("virtualmachineinstances-mutator", "/virtualmachineinstances-mutate", VMIS),
 )
 VALIDATORS = (
+    # A node is to be drained also while virt-api is down.
+    Webhook(
+        "virt-launcher-eviction-interceptor",
+        "/launcher-eviction-validate",
+        "pods/eviction",
+        ("*",),
+        group="",
+        failure_policy="Ignore",
+        side_effects="NoneOnDryRun",
+    ),
     Webhook(
         "virtualmachineinstances-create-validator",
         "/virtualmachineinstances-validate-create",
@@ -117,6 +144,15 @@ def manifests(api_url: str, ca_bundle: bytes) -> list[tuple[Resource, Object]]:
         *((CRDS, crd) for crd in load_crds()),
         (MUTATING_WEBHOOKS, configuration("virt-api-mutator", MUTATORS, api_url, ca_bundle)),
         (VALIDATING_WEBHOOKS, configuration("virt-api-validator", VALIDATORS, api_url, ca_bundle)),
+        *aggregated_api(
+            SUBRESOURCES,
+            SUBRESOURCE_VERSIONS,
+            service="virt-api",
+            namespace=NAMESPACE,
+            port=urlsplit(api_url).port or 443,
+            ca=ca_bundle,
+            priority=(1000, 15),
+        ),
     ]
 
 
@@ -140,15 +176,15 @@ def configuration(name: str, webhooks: tuple[Webhook, ...], api_url: str, ca_bun
                 },
                 "rules": [
                     {
-                        "apiGroups": ["kubevirt.io"],
+                        "apiGroups": [webhook.group],
                         "apiVersions": ["v1"],
                         "operations": list(webhook.operations),
                         "resources": [webhook.resource],
                     }
                 ],
                 "admissionReviewVersions": ["v1"],
-                "sideEffects": "None",
-                "failurePolicy": "Fail",
+                "sideEffects": webhook.side_effects,
+                "failurePolicy": webhook.failure_policy,
                 "timeoutSeconds": WEBHOOK_TIMEOUT_SECONDS,
             }
             for webhook in webhooks

@@ -20,7 +20,7 @@ from virtflow.settings import Settings
 
 __all__ = ["LAYOUT", "ComponentStatus", "LocalCluster"]
 
-LAYOUT = "2"
+LAYOUT = "3"
 """Of the state folder. One of another version, or of a creation that was interrupted, is made anew."""
 
 

@@ -13,13 +13,14 @@ from typing import Any
 
 import yaml
 
+from clusters.kubevirt.install import HANDLER_CLIENT_NAME, HANDLER_NAME
 from clusters.local import pki
 from clusters.local.kubeconfig import kubeconfig_of_certificate
 from clusters.local.ports import Ports
 from clusters.local.toolchain import Toolchain
 from clusters.supervisor import Program
 
-__all__ = ["CONTROL_PLANE", "STORE", "Kubernetes"]
+__all__ = ["CONTROL_PLANE", "FRONT_PROXY", "STORE", "Kubernetes"]
 
 STORE = ("etcd", "kube-apiserver")
 CONTROL_PLANE = ("kube-controller-manager", "kube-scheduler", "kwok")
@@ -33,7 +34,13 @@ IDENTITIES: dict[str, tuple[str, tuple[str, ...]]] = {
     "kube-scheduler": ("system:kube-scheduler", ()),
     # It plays every node's kubelet, and starts before a role of its own could be granted.
     "kwok": ("system:kwok-controller", ("system:masters",)),
+    # Its service account's name and groups: it serves before the account could be given a token.
+    "kubevirt-apiserver": (
+        "system:serviceaccount:kubevirt:kubevirt-apiserver",
+        ("system:serviceaccounts", "system:serviceaccounts:kubevirt"),
+    ),
 }
+FRONT_PROXY = "front-proxy-client"
 
 # Real clusters wait minutes so that a noisy metric does not flap; here the guests' load is the only thing that
 # moves. The initialization periods decide how long a new pod counts as idle because it may still be starting:
@@ -86,11 +93,16 @@ class Kubernetes:
         self.kubeconfig.parent.mkdir(exist_ok=True, mode=0o700)
         ca = pki.authority(self.pki, "ca")
         front = pki.authority(self.pki, "front-proxy-ca")
-        pki.issue(front, self.pki, "front-proxy-client", "front-proxy-client")
+        pki.issue(front, self.pki, FRONT_PROXY, FRONT_PROXY)
         pki.issue(ca, self.pki, "kube-apiserver", "kube-apiserver", names=SERVER_NAMES)
         pki.issue(ca, self.pki, "service-accounts", "service-accounts")
         for name in ("virt-api", "gateway", "metrics-server"):
-            pki.issue(ca, self.pki, name, name, names=("127.0.0.1", "localhost", f"{name}.kube-system.svc"))
+            services = (f"{name}.{namespace}.svc" for namespace in ("kube-system", "kubevirt"))
+            pki.issue(ca, self.pki, name, name, names=("127.0.0.1", "localhost", *services))
+        # A CA for these two alone: with another's certificate nobody else passes for one of them.
+        kubevirt = pki.authority(self.pki, "kubevirt-ca")
+        pki.issue(kubevirt, self.pki, "virt-handler", HANDLER_NAME, names=("127.0.0.1",))
+        pki.issue(kubevirt, self.pki, "virt-handler-client", HANDLER_CLIENT_NAME)
         for name, (user, groups) in IDENTITIES.items():
             pair = pki.issue(ca, self.pki, name, user, groups=groups)
             kubeconfig_of_certificate(self.kubeconfig_of(name), self.server, ca.pair.cert, pair)
@@ -148,14 +160,14 @@ class Kubernetes:
             "service-account-issuer": "https://kubernetes.default.svc.cluster.local",
             "service-account-key-file": self.pki / "service-accounts.crt",
             "service-account-signing-key-file": self.pki / "service-accounts.key",
-            # The aggregator is a client of metrics-server, under a CA of its own: a certificate of the clients'
-            # CA could otherwise pass for it, and claim to be anyone.
+            # The aggregator is a client of metrics-server and virt-api, under a CA of its own: a certificate of the
+            # clients' CA could otherwise pass for it, and claim to be anyone.
             "requestheader-client-ca-file": self.pki / "front-proxy-ca.crt",
-            "requestheader-allowed-names": "front-proxy-client",
+            "requestheader-allowed-names": FRONT_PROXY,
             "requestheader-username-headers": "X-Remote-User",
             "requestheader-group-headers": "X-Remote-Group",
             "requestheader-extra-headers-prefix": "X-Remote-Extra-",
-            **self._key_pair("proxy-client-cert-file", "proxy-client-key-file", "front-proxy-client"),
+            **self._key_pair("proxy-client-cert-file", "proxy-client-key-file", FRONT_PROXY),
             "audit-policy-file": self._audit_policy,
             "audit-log-path": self.audit_log,
             "audit-log-maxsize": "1000",

@@ -1,15 +1,12 @@
 """What a local cluster holds beside Kubernetes' own objects and KubeVirt's: its nodes and metrics-server."""
 
-import base64
-
+from clusters.aggregation import aggregated_api
 from virtflow.kube.resources import (
-    API_SERVICES,
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
     NODES,
     ROLE_BINDINGS,
     SERVICE_ACCOUNTS,
-    SERVICES,
     Object,
     Resource,
 )
@@ -86,27 +83,14 @@ def metrics_server(port: int, ca: bytes) -> Manifests:
                 namespace="kube-system",
             ),
         ),
-        # The aggregator follows an ExternalName, and so reaches a process on the host.
-        (
-            SERVICES,
-            {
-                "metadata": {"name": "metrics-server", "namespace": "kube-system"},
-                "spec": {"type": "ExternalName", "externalName": "localhost", "ports": [{"port": port}]},
-            },
-        ),
-        (
-            API_SERVICES,
-            {
-                "metadata": {"name": "v1beta1.metrics.k8s.io"},
-                "spec": {
-                    "group": "metrics.k8s.io",
-                    "version": "v1beta1",
-                    "groupPriorityMinimum": 100,
-                    "versionPriority": 100,
-                    "caBundle": base64.b64encode(ca).decode(),
-                    "service": {"name": "metrics-server", "namespace": "kube-system", "port": port},
-                },
-            },
+        *aggregated_api(
+            "metrics.k8s.io",
+            ["v1beta1"],
+            service="metrics-server",
+            namespace="kube-system",
+            port=port,
+            ca=ca,
+            priority=(100, 100),
         ),
     ]
 

@@ -32,6 +32,7 @@ class Ports:
     kube_scheduler: int
     kwok: int
     virt_api: int
+    virt_handler: int
     gateway: int
     guests: int
     metrics_server: int

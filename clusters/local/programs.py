@@ -10,7 +10,7 @@ import clusters.kubevirt.install
 from clusters.endpoints import ENDPOINTS_FILE, Endpoints
 from clusters.local import manifests
 from clusters.local.kubeconfig import kubeconfig_of_token
-from clusters.local.kubernetes import Kubernetes
+from clusters.local.kubernetes import FRONT_PROXY, Kubernetes
 from clusters.local.toolchain import Toolchain
 from clusters.supervisor import Program
 from virtflow.kube import KubeClient, Object, Resource
@@ -22,7 +22,6 @@ VIRT_API, TEMPORAL, WORKER = "virt-api", "temporal", "worker"
 
 # Program → the service account it acts as, so that each has its own name in the audit log.
 SERVICE_ACCOUNT_OF = {
-    VIRT_API: ("kubevirt", "kubevirt-apiserver"),
     "virt-controller": ("kubevirt", "kubevirt-controller"),
     "virt-handler": ("kubevirt", "kubevirt-handler"),
     "guests": ("virtflow-system", "guests"),
@@ -66,9 +65,43 @@ def programs(
 
     metrics_kubeconfig = cluster.kubeconfig_of("metrics-server")
     return [
-        Program(VIRT_API, python("clusters.kubevirt", "api", "--port", str(ports.virt_api), *tls(VIRT_API))),
+        Program(
+            VIRT_API,
+            python(
+                "clusters.kubevirt",
+                "api",
+                *kubeconfig("kubevirt-apiserver"),
+                "--port",
+                str(ports.virt_api),
+                *tls(VIRT_API),
+                "--front-proxy-ca",
+                certs / "front-proxy-ca.crt",
+                "--front-proxy-name",
+                FRONT_PROXY,
+                "--handler-url",
+                f"https://127.0.0.1:{ports.virt_handler}",
+                "--handler-ca",
+                certs / "kubevirt-ca.crt",
+                "--handler-cert",
+                certs / "virt-handler-client.crt",
+                "--handler-key",
+                certs / "virt-handler-client.key",
+            ),
+        ),
         Program("virt-controller", python("clusters.kubevirt", "controller", *kubeconfig("virt-controller"))),
-        Program("virt-handler", python("clusters.kubevirt", "handler", *kubeconfig("virt-handler"))),
+        Program(
+            "virt-handler",
+            python(
+                "clusters.kubevirt",
+                "handler",
+                *kubeconfig("virt-handler"),
+                "--port",
+                str(ports.virt_handler),
+                *tls("virt-handler"),
+                "--client-ca",
+                certs / "kubevirt-ca.crt",
+            ),
+        ),
         Program(
             "guests",
             python(

@@ -15,7 +15,7 @@ from clusters.endpoints import ClusterError, Endpoints
 from clusters.local.kubernetes import Kubernetes
 from clusters.supervisor import Supervisor
 from virtflow.kube import KubeClient, KubeError
-from virtflow.kube.resources import NODE_METRICS
+from virtflow.kube.resources import API_SERVICES, NODE_METRICS
 
 __all__ = ["await_answers", "await_apiserver"]
 
@@ -40,6 +40,8 @@ async def await_answers(
     async with _client(kubernetes) as http, await KubeClient.connect(kubernetes.kubeconfig) as kube:
         probes: Probes = {
             "virt-api": lambda: _answers(http, f"https://127.0.0.1:{kubernetes.ports.virt_api}/healthz"),
+            "virt-handler": lambda: _listens(kubernetes.ports.virt_handler),
+            "the kube-apiserver's aggregator": lambda: _all_apis_are_available(kube),
             "gateway": lambda: _answers(http, f"{endpoints.gateway_url}/readyz"),
             "guests": lambda: _answers(http, f"{endpoints.guests_url}/healthz"),
             "metrics-server": lambda: _metrics_server_answers(kube),
@@ -80,6 +82,30 @@ async def _answers(http: aiohttp.ClientSession, url: str) -> bool:
             return response.status == 200
     except (aiohttp.ClientError, OSError):
         return False
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
+
+
+async def _all_apis_are_available(kube: KubeClient) -> bool:
+    """Whether the kube-apiserver has found every API that is served elsewhere: metrics-server's and virt-api's."""
+    try:
+        services = await kube.list(API_SERVICES)
+    except (KubeError, aiohttp.ClientError, OSError):
+        return False
+    return all(
+        any(
+            each["type"] == "Available" and each["status"] == "True"
+            for each in service["status"].get("conditions", ())
+        )
+        for service in services
+    )
 
 
 async def _metrics_server_answers(kube: KubeClient) -> bool:

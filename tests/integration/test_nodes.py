@@ -9,9 +9,9 @@ import pytest
 
 from clusters.kubevirt.controller.heartbeat import TIMEOUT, beat
 from clusters.local.manifests import nodes
-from tests.integration.machines import events_of, instance, is_ended, is_running, pod, started
+from tests.integration.machines import NAME, events_of, instance, is_ended, is_running, pod, started
 from tests.integration.support import Tenant, uid_of
-from virtflow.kube import Informer, KubeClient, Object
+from virtflow.kube import Informer, KubeClient, KubeError, Object
 from virtflow.kube.resources import EVENTS, NODES, PODS
 
 pytestmark = pytest.mark.anyio
@@ -131,3 +131,21 @@ async def evict(tenant: Tenant, evicted: Object) -> None:
     meta = {"name": evicted["metadata"]["name"], "namespace": tenant.namespace}
     body = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": meta}
     await tenant.kube.request("POST", PODS.path(tenant.namespace, meta["name"], "eviction"), body=body)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ("LiveMigrate", f"VMI {NAME} is configured with an eviction strategy but is not live-migratable"),
+        ("External", 'Eviction triggered evacuation of VMI "{namespace}/test-vm"'),
+    ],
+)
+async def test_an_eviction_that_is_to_migrate_a_vm_is_refused(tenant: Tenant, strategy: str, message: str) -> None:
+    first = await started(tenant, evictionStrategy=strategy)
+    with pytest.raises(KubeError) as refused:
+        await evict(tenant, pod(tenant))
+    webhook = 'admission webhook "virt-launcher-eviction-interceptor.kubevirt.io" denied the request: '
+    assert refused.value.code == 429
+    assert refused.value.message == webhook + message.format(namespace=tenant.namespace)
+    assert is_running(tenant)
+    assert uid_of(instance(tenant)) == uid_of(first)

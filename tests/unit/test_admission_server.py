@@ -1,12 +1,12 @@
-"""virt-api as a process: it serves TLS on 127.0.0.1 and ends in order when told to."""
+"""virt-api as a process: it serves TLS on 127.0.0.1, believes nobody but the front proxy, and ends in order."""
 
-import ipaddress
 import signal
 import socket
 import ssl
 import subprocess
 import sys
-from datetime import UTC, datetime, timedelta
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
@@ -14,35 +14,12 @@ import httpx
 import pytest
 from anyio.abc import Process
 from anyio.streams.text import TextReceiveStream
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
+from clusters.local import pki
+from clusters.local.kubeconfig import kubeconfig_of_certificate
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1 and its key, as PEM files."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "virt-api")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
-        .sign(key, hashes.SHA256())
-    )
-    cert_file, key_file = tmp_path / "tls.crt", tmp_path / "tls.key"
-    cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    key_file.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return cert_file, key_file
+START = "/apis/subresources.kubevirt.io/v1/namespaces/a/virtualmachines/b/start"
+USER = {"X-Remote-User": "admin", "X-Remote-Group": "system:masters"}
 
 
 async def serving(process: Process) -> None:
@@ -56,20 +33,67 @@ async def serving(process: Process) -> None:
     raise AssertionError(f"virt-api ended before it served:\n{said}")
 
 
-@pytest.mark.anyio
-async def test_it_serves_tls_and_exits_with_0_on_sigterm(certificate: tuple[Path, Path]) -> None:
+@asynccontextmanager
+async def virt_api(folder: Path) -> AsyncIterator[tuple[Process, str]]:
+    """The process and its URL. It has an authority for itself and one for the front proxy, and no kube-apiserver."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    cert, key = certificate
-    arguments = ["api", "--port", str(port), "--tls-cert", str(cert), "--tls-key", str(key)]
-    command = [sys.executable, "-m", "clusters.kubevirt", *arguments]
-    with anyio.fail_after(30):
+    ca, front = pki.authority(folder, "ca"), pki.authority(folder, "front-proxy-ca")
+    pair = pki.issue(ca, folder, "virt-api", "virt-api", names=("127.0.0.1",))
+    pki.issue(front, folder, "aggregator", "aggregator")
+    pki.issue(front, folder, "other-name", "somebody")
+    kubeconfig_of_certificate(folder / "kubeconfig", "https://127.0.0.1:1", ca.pair.cert, pair)
+    options = {
+        "kubeconfig": folder / "kubeconfig",
+        "port": port,
+        "tls-cert": pair.cert,
+        "tls-key": pair.key,
+        "front-proxy-ca": front.pair.cert,
+        "front-proxy-name": "aggregator",
+        "handler-url": "https://127.0.0.1:1",
+        "handler-ca": ca.pair.cert,
+        "handler-cert": pair.cert,
+        "handler-key": pair.key,
+    }
+    arguments = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, "-m", "clusters.kubevirt", "api", *arguments]
+    with anyio.fail_after(60):
         async with await anyio.open_process(command, stderr=subprocess.PIPE) as process:
             await serving(process)
-            trusted = ssl.create_default_context(cafile=str(cert))
-            # The connection stays open: an idle one must not hold up the end.
-            async with httpx.AsyncClient(verify=trusted) as client:
-                answer = await client.get(f"https://127.0.0.1:{port}/healthz")
-                process.send_signal(signal.SIGTERM)
-                code = await process.wait()
+            yield process, f"https://127.0.0.1:{port}"
+
+
+def client(folder: Path, certificate: str | None = None) -> httpx.AsyncClient:
+    tls = ssl.create_default_context(cafile=folder / "ca.crt")
+    if certificate is not None:
+        tls.load_cert_chain(folder / f"{certificate}.crt", folder / f"{certificate}.key")
+    return httpx.AsyncClient(verify=tls, timeout=30)
+
+
+@pytest.mark.anyio
+async def test_it_serves_tls_and_exits_with_0_on_sigterm(tmp_path: Path) -> None:
+    # The connection stays open: an idle one must not hold up the end.
+    async with virt_api(tmp_path) as (process, url), client(tmp_path) as http:
+        answer = await http.get(f"{url}/healthz")
+        process.send_signal(signal.SIGTERM)
+        code = await process.wait()
     assert (answer.status_code, code) == (200, 0)
+
+
+@pytest.mark.anyio
+async def test_a_certificate_decides_whether_headers_are_believed(tmp_path: Path) -> None:
+    async with virt_api(tmp_path) as (process, url):
+        answers = {}
+        for certificate in (None, "other-name", "aggregator"):
+            async with client(tmp_path, certificate) as http:
+                answer = await http.put(url + START, headers=USER)
+                answers[certificate] = answer.status_code, answer.text
+        async with client(tmp_path, "virt-api") as http:
+            with pytest.raises(httpx.TransportError):
+                await http.put(url + START, headers=USER)
+        process.terminate()
+        code = await process.wait()
+    refused = 401, "request is not authenticated"
+    # Who it is is known by then; that there is no kube-apiserver to ask is another matter.
+    assert answers == {None: refused, "other-name": refused, "aggregator": (500, "")}
+    assert code == 0

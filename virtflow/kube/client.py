@@ -156,9 +156,11 @@ class KubeClient:
         *,
         kind: Literal["merge", "json", "strategic"] = "merge",
         subresource: str | None = None,
+        dry_run: bool = False,
     ) -> Object:
         path = resource.path(namespace, name, subresource)
-        return await self.request("PATCH", path, body=patch, headers={"Content-Type": PATCH_TYPES[kind]})
+        query = {"dryRun": "All"} if dry_run else None
+        return await self.request("PATCH", path, body=patch, query=query, headers={"Content-Type": PATCH_TYPES[kind]})
 
     async def apply(self, resource: Resource, body: Object, namespace: str | None = None) -> Object:
         """Server-side apply: create the object or bring it to this shape; the same call twice changes nothing."""
@@ -179,6 +181,7 @@ class KubeClient:
         *,
         uid: str | None = None,
         propagation: Literal["Background", "Foreground", "Orphan"] | None = None,
+        grace_seconds: int | None = None,
     ) -> Object | None:
         """Ask for an object's end; with `uid`, only of that very object. None if it is gone already, which is fine.
 
@@ -189,6 +192,8 @@ class KubeClient:
             options["preconditions"] = {"uid": uid}
         if propagation:
             options["propagationPolicy"] = propagation
+        if grace_seconds is not None:
+            options["gracePeriodSeconds"] = grace_seconds
         try:
             return await self.request("DELETE", resource.path(namespace, name), body=options)
         except KubeError as error:

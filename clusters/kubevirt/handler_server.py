@@ -1,0 +1,76 @@
+"""virt-handler's HTTPS endpoint: what virt-api has the node of an instance do.
+
+Paths and certificate names are KubeVirt's. Only virt-api may call: the certificate it shows must be of KubeVirt's own
+CA, which signs no others, and have the name of a client.
+"""
+
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import aiohttp
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from clusters.kubevirt.client_certificates import ClientCertificates, client_name
+from clusters.kubevirt.install import HANDLER_CLIENT_NAME
+from virtflow.kube import Key, KubeError, describe
+
+__all__ = ["Action", "create_app", "handler_server"]
+
+log = logging.getLogger(__name__)
+
+Action = Callable[[Key], Awaitable[bool]]
+"""Does something with the instance of this key. False if there is none."""
+
+
+def create_app(actions: dict[str, Action]) -> Starlette:
+    """The ASGI application: a PUT for each action, by its name."""
+
+    def endpoint(name: str, action: Action) -> Callable[[Request], Awaitable[Response]]:
+        async def serve(request: Request) -> Response:
+            if client_name(request) != HANDLER_CLIENT_NAME:
+                return PlainTextResponse("this is for virt-api", 403)
+            key = request.path_params["namespace"], request.path_params["name"]
+            try:
+                found = await action(key)
+            except (KubeError, aiohttp.ClientError, OSError, TimeoutError) as error:
+                log.warning("%s of %s: %s", name, "/".join(key), describe(error))
+                return PlainTextResponse(describe(error), 500)
+            return Response(status_code=202 if found else 404)
+
+        return serve
+
+    return Starlette(
+        routes=[
+            Route(
+                f"/v1/namespaces/{{namespace}}/virtualmachineinstances/{{name}}/{name}",
+                endpoint(name, action),
+                methods=["PUT"],
+            )
+            for name, action in actions.items()
+        ]
+    )
+
+
+def handler_server(app: Starlette, port: int, cert: Path, key: Path, ca: Path) -> uvicorn.Server:
+    """A server of the application on 127.0.0.1; clients need a certificate of `ca`."""
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=port,
+        http=ClientCertificates,
+        ssl_certfile=cert,
+        ssl_keyfile=key,
+        ssl_ca_certs=ca,
+        ssl_cert_reqs=ssl.CERT_REQUIRED,
+        lifespan="off",
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=1,
+    )
+    return uvicorn.Server(config)
