@@ -1,9 +1,10 @@
 """The stand-in for KubeVirt's virt-handler: the part of a node in a VirtualMachineInstance's life.
 
 On a real node virt-handler talks to the launcher's libvirt and reports what it hears. Here nothing runs on the
-nodes, so it reports at once what would be heard of a guest without a fault: that a Scheduled instance, whose
-launcher pod virt-controller has found ready, runs, and that a deleted one has shut down. One process speaks for
-all nodes. It adds to the status and takes nothing away but what it wrote: the rest is virt-controller's.
+nodes, so it reports at once what would be heard of a guest: that a Scheduled instance, whose launcher pod
+virt-controller has found ready, runs; that a deleted one has shut down; and how one ended whose launcher pod has
+ended by itself. One process speaks for all nodes, each for as long as it is Ready, and gives their signs of life.
+It adds to the status and takes nothing away but what it wrote: the rest is virt-controller's.
 
 virt-api has it pause a guest (`handler_server`). That is kept nowhere but in the instance's condition, so nothing is
 lost with the process.
@@ -13,11 +14,14 @@ import asyncio
 import logging
 from collections.abc import Callable
 from copy import deepcopy
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
+from clusters.kubevirt.controller.events import Note, Recorder
+from clusters.kubevirt.controller.heartbeat import INTERVAL, beat, is_ready, silence
 from clusters.kubevirt.controller.objects import (
     condition,
+    controller_of,
     format_time,
     is_deleting,
     key_of,
@@ -31,11 +35,15 @@ from clusters.kubevirt.controller.objects import (
 from clusters.kubevirt.controller.workqueue import WorkQueue
 from clusters.kubevirt.handler_server import create_app, handler_server
 from virtflow.kube import Informer, Key, KubeClient, KubeError, Object
-from virtflow.kube.resources import VMIS
+from virtflow.kube.resources import NODES, PODS, VMIS
 
 __all__ = ["Handler", "pause", "report", "run_handler", "unpause", "write_change"]
 
 log = logging.getLogger(__name__)
+
+COMPONENT = "virt-handler"
+LAUNCHERS, ENDED = "kubevirt.io=virt-launcher", "status.phase!=Pending,status.phase!=Running"
+
 
 ATTEMPTS = 5
 """To write what virt-api has asked for, while others write the same instance."""
@@ -81,37 +89,92 @@ async def write_change(kube: KubeClient, key: Key, change: Change) -> bool:
 class Handler:
     def __init__(self, kube: KubeClient) -> None:
         self._kube = kube
+        self._nodes = Informer(kube, NODES)
+        self._ended = Informer(kube, PODS, selector=LAUNCHERS, fields=ENDED)
         self._instances = Informer(kube, VMIS)
+        self._ends: dict[str, Object] = {}
+        self._recorder = Recorder(kube, COMPONENT)
         self._queue = WorkQueue(VMIS.kind, self._reconcile)
+        self._beats = WorkQueue(NODES.kind, self._beat)
+        self._nodes.listen(self._node_changed)
+        self._ended.listen(self._pod_ended)
         self._instances.listen(self._changed)
 
     async def run(self) -> None:
-        async with self._instances.running():
-            await self._queue.run()
+        async with (
+            self._nodes.running(),
+            self._ended.running(),
+            self._instances.running(),
+            asyncio.TaskGroup() as group,
+        ):
+            group.create_task(self._recorder.run())
+            group.create_task(self._beats.run())
+            group.create_task(self._queue.run())
 
     def _changed(self, _: Object | None, new: Object | None) -> None:
         if new is not None:
             self._queue.add(key_of(new))
 
+    def _pod_ended(self, old: Object | None, new: Object | None) -> None:
+        """Keep the ended pods by the uid of their instance."""
+        if (pod := new or old) is None or (owner := controller_of(pod)) is None:
+            return
+        if new is None:
+            self._ends.pop(owner["uid"], None)
+        else:
+            self._ends[owner["uid"]] = new
+            self._queue.add((pod["metadata"]["namespace"], owner["name"]))
+
+    def _node_changed(self, old: Object | None, new: Object | None) -> None:
+        if new is None:
+            return
+        self._beats.add(key_of(new))
+        if is_ready(new) and not is_ready(old):
+            for vmi in self._instances.items():
+                if node_name(vmi) == new["metadata"]["name"]:
+                    self._queue.add(key_of(vmi))
+
+    async def _beat(self, key: Key) -> timedelta | None:
+        node, moment = self._nodes.get(*key), now()
+        if node is None or not is_ready(node):
+            return None
+        silent = silence(node, moment)
+        if silent is None or silent >= INTERVAL:
+            self._nodes.observe(await self._kube.patch(NODES, key[1], beat(moment), kind="strategic"))
+            return INTERVAL
+        return INTERVAL - silent
+
     async def _reconcile(self, key: Key) -> None:
         vmi = self._instances.get(*key)
-        if vmi is not None and (new := report(vmi, now())):
+        if vmi is None or not is_ready(self._nodes.get("", node_name(vmi))):
+            return
+        ended = self._ends.get(vmi["metadata"]["uid"])
+        if new := report(vmi, now(), ended):
             self._instances.observe(await self._kube.replace(VMIS, new))
             log.info("VirtualMachineInstance %s is %s", "/".join(key), phase_of(new))
+            if ended is not None and not is_deleting(vmi):
+                self._recorder.record(end_note(new))
 
 
-def report(vmi: Object, moment: datetime) -> Object | None:
-    """The VMI with what its node has to say, None if there is nothing new."""
+def node_name(vmi: Object) -> str:
+    name: str = vmi.get("status", {}).get("nodeName", "")
+    return name
+
+
+def report(vmi: Object, moment: datetime, ended: Object | None = None) -> Object | None:
+    """The VMI with what its node has to say, None if that is nothing new. `ended`: its launcher pod, once it has."""
     phase = phase_of(vmi)
-    if phase not in ("Scheduled", "Running") or not vmi["status"].get("nodeName"):
+    if phase not in ("Scheduled", "Running") or not node_name(vmi):
         return None
+    new = deepcopy(vmi)
     if is_deleting(vmi):
-        new = deepcopy(vmi)
         set_phase(new["status"], "Succeeded", moment)
+        return new
+    if ended is not None:
+        set_phase(new["status"], "Succeeded" if ended["status"]["phase"] == "Succeeded" else "Failed", moment)
         return new
     if phase == "Running":
         return None
-    new = deepcopy(vmi)
     ready = {
         "type": "Ready",
         "status": "True",
@@ -120,7 +183,14 @@ def report(vmi: Object, moment: datetime) -> Object | None:
     }
     new["status"]["conditions"] = with_condition(new["status"].get("conditions", []), ready)
     set_phase(new["status"], "Running", moment)
-    return new
+    starts_paused = vmi["spec"].get("startStrategy") == "Paused"
+    return (pause(new, moment) if starts_paused else None) or new
+
+
+def end_note(vmi: Object) -> Note:
+    if phase_of(vmi) == "Succeeded":
+        return Note(vmi, "Normal", "Stopped", "The VirtualMachineInstance was shut down.")
+    return Note(vmi, "Warning", "Stopped", "The VirtualMachineInstance crashed.")
 
 
 def pause(vmi: Object, moment: datetime) -> Object | None:

@@ -51,11 +51,11 @@ VMS, VMIS, REPLICA_SETS = (
     "virtualmachineinstancereplicasets",
 )
 RULES: dict[str, list[Object]] = {
-    # Only what subresources.kubevirt.io writes: the webhooks ask the cluster for nothing.
+    # What subresources.kubevirt.io writes, and what an eviction is judged by.
     "kubevirt-apiserver": [
         {"apiGroups": ["kubevirt.io"], "resources": [VMS, VMIS], "verbs": ["get", "patch"]},
         {"apiGroups": ["kubevirt.io"], "resources": [f"{VMS}/status"], "verbs": ["patch"]},
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "delete"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "delete"]},
         {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]},
     ],
     "kubevirt-controller": [
@@ -74,6 +74,7 @@ RULES: dict[str, list[Object]] = {
         {"apiGroups": [""], "resources": ["pods/status", "pods/finalizers"], "verbs": WRITE},
         {"apiGroups": [""], "resources": ["events"], "verbs": [*READ, *WRITE, "create"]},
         {"apiGroups": [""], "resources": ["nodes", "namespaces", "resourcequotas"], "verbs": READ},
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["patch"]},
         {
             "apiGroups": ["apps"],
             "resources": ["controllerrevisions"],
@@ -83,6 +84,7 @@ RULES: dict[str, list[Object]] = {
     "kubevirt-handler": [
         {"apiGroups": ["kubevirt.io"], "resources": [VMIS], "verbs": READ + WRITE},
         {"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": READ},
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["patch"]},
         {"apiGroups": [""], "resources": ["events"], "verbs": [*READ, *WRITE, "create"]},
     ],
 }
@@ -109,6 +111,9 @@ class Webhook:
     path: str
     resource: str
     operations: tuple[str, ...] = ("CREATE", "UPDATE")
+    group: str = "kubevirt.io"
+    failure_policy: str = "Fail"
+    side_effects: str = "None"
 
 
 MUTATORS = (
@@ -116,6 +121,16 @@ MUTATORS = (
     Webhook("virtualmachineinstances-mutator", "/virtualmachineinstances-mutate", VMIS),
 )
 VALIDATORS = (
+    # A node is to be drained also while virt-api is down.
+    Webhook(
+        "virt-launcher-eviction-interceptor",
+        "/launcher-eviction-validate",
+        "pods/eviction",
+        ("*",),
+        group="",
+        failure_policy="Ignore",
+        side_effects="NoneOnDryRun",
+    ),
     Webhook(
         "virtualmachineinstances-create-validator",
         "/virtualmachineinstances-validate-create",
@@ -193,7 +208,7 @@ def configuration(name: str, webhooks: tuple[Webhook, ...], api_url: str, ca_bun
                 },
                 "rules": [
                     {
-                        "apiGroups": ["kubevirt.io"],
+                        "apiGroups": [webhook.group],
                         "apiVersions": ["v1"],
                         "operations": list(webhook.operations),
                         "resources": [webhook.resource],
@@ -201,8 +216,8 @@ def configuration(name: str, webhooks: tuple[Webhook, ...], api_url: str, ca_bun
                 ],
                 "matchConditions": [NOT_KUBEVIRTS_OWN_UPDATE],
                 "admissionReviewVersions": ["v1"],
-                "sideEffects": "None",
-                "failurePolicy": "Fail",
+                "sideEffects": webhook.side_effects,
+                "failurePolicy": webhook.failure_policy,
                 "timeoutSeconds": WEBHOOK_TIMEOUT_SECONDS,
             }
             for webhook in webhooks

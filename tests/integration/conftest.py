@@ -1,11 +1,13 @@
 """Parts of the one cluster, by what the tests need of it."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from clusters.endpoints import Endpoints
 from clusters.local.toolchain import find_toolchain
+from tests.integration.support import Tenant, tenant_on
 from virtflow.settings import Settings
 
 
@@ -42,3 +44,9 @@ def access_log(endpoints: Endpoints) -> Path:
 @pytest.fixture(scope="session")
 def kubectl(settings: Settings) -> Path:
     return find_toolchain(settings.toolchain, settings.cache_home, settings.mirror).program("kubectl")
+
+
+@pytest.fixture
+async def tenant(kubeconfig: Path) -> AsyncIterator[Tenant]:
+    async with tenant_on(kubeconfig) as tenant:
+        yield tenant

@@ -12,7 +12,7 @@ import anyio
 from virtflow.kube import Informer, KubeClient, Object, Resource
 from virtflow.kube.resources import NAMESPACES, PODS, SERVICE_ACCOUNTS, VMIRS, VMIS, VMS
 
-__all__ = ["PATIENCE", "Tenant", "make_template", "tenant_on"]
+__all__ = ["PATIENCE", "Tenant", "make_template", "tenant_on", "uid_of"]
 
 PATIENCE = timedelta(seconds=60)
 
@@ -63,6 +63,11 @@ class Tenant:
     def _wake(self, *_: Object | None) -> None:
         self.changes += 1
         self._changed.set()
+
+
+def uid_of(obj: Object) -> str:
+    uid: str = obj["metadata"]["uid"]
+    return uid
 
 
 @asynccontextmanager

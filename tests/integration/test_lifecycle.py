@@ -1,59 +1,35 @@
-"""A VirtualMachine's life on a running cluster: create, stop, start, loss of its pod, delete.
+"""A VirtualMachine's life on a running cluster: create, stop, start, loss of its pod, failed starts, delete.
 
-It covers what virt-controller and virt-handler do. Admission and quotas have tests of their own.
+It covers what virt-controller and virt-handler do. Admission, run strategies and nodes have tests of their own.
 """
 
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
+import asyncio
+from collections.abc import Callable
 
 import pytest
 
-from tests.integration.support import Tenant, make_template, tenant_on
-from virtflow.kube import Object
+from tests.integration.machines import (
+    NAME,
+    create_vm,
+    edit,
+    instance,
+    is_running,
+    is_stopped,
+    only,
+    pod,
+    set_strategy,
+    started,
+    told,
+)
+from tests.integration.support import Tenant, make_template, uid_of
+from virtflow.kube import Informer
 from virtflow.kube.resources import CONTROLLER_REVISIONS, NAMESPACES, PODS, VMIS, VMS
 
 pytestmark = pytest.mark.anyio
-NAME = "test-vm"
-
-
-@pytest.fixture
-async def tenant(kubeconfig: Path) -> AsyncIterator[Tenant]:
-    async with tenant_on(kubeconfig) as tenant:
-        yield tenant
-
-
-async def create_vm(tenant: Tenant) -> None:
-    spec = {"runStrategy": "Always", "template": make_template("test")}
-    vm = {"metadata": {"name": NAME, "namespace": tenant.namespace}, "spec": spec}
-    await tenant.kube.create(VMS, vm, tenant.namespace)
-    await tenant.until(lambda: is_running(tenant))
-
-
-def told(tenant: Tenant) -> Object:
-    status: Object = (tenant.get(VMS, NAME) or {}).get("status", {})
-    return status
-
-
-def is_running(tenant: Tenant) -> bool:
-    return told(tenant).get("printableStatus") == "Running" and told(tenant).get("ready") is True
-
-
-def is_stopped(tenant: Tenant) -> bool:
-    gone = not tenant.all(VMIS) and not tenant.all(PODS)
-    return gone and told(tenant).get("printableStatus") == "Stopped" and "created" not in told(tenant)
-
-
-def only(objects: list[Object]) -> Object:
-    (obj,) = objects
-    return obj
-
-
-async def set_strategy(tenant: Tenant, strategy: str) -> None:
-    await tenant.kube.patch(VMS, NAME, {"spec": {"runStrategy": strategy}}, tenant.namespace)
 
 
 async def test_a_created_vm_runs_in_an_instance_and_a_pod_of_its_own(tenant: Tenant) -> None:
-    await create_vm(tenant)
+    await started(tenant)
     vm, vmi, pod = (only(tenant.all(resource)) for resource in (VMS, VMIS, PODS))
     assert vmi["metadata"]["name"] == NAME
     assert vmi["metadata"]["ownerReferences"][0]["uid"] == vm["metadata"]["uid"]
@@ -69,32 +45,44 @@ async def test_a_created_vm_runs_in_an_instance_and_a_pod_of_its_own(tenant: Ten
 
 
 async def test_a_stopped_vm_has_no_instance_and_a_started_one_a_new_one(tenant: Tenant) -> None:
-    await create_vm(tenant)
-    first = only(tenant.all(VMIS))["metadata"]["uid"]
+    first = await started(tenant)
     await set_strategy(tenant, "Halted")
     await tenant.until(lambda: is_stopped(tenant))
     await set_strategy(tenant, "Always")
-    await tenant.until(lambda: is_running(tenant))
-    assert only(tenant.all(VMIS))["metadata"]["uid"] != first
+    await tenant.until(lambda: is_running(tenant, unlike=uid_of(first)))
     assert told(tenant)["observedGeneration"] == told(tenant)["desiredGeneration"] == 3
 
 
 async def test_a_vm_that_loses_its_pod_comes_back(tenant: Tenant) -> None:
-    await create_vm(tenant)
-    pod, vmi = only(tenant.all(PODS)), only(tenant.all(VMIS))
-    await tenant.kube.delete(PODS, pod["metadata"]["name"], tenant.namespace)
+    first = await started(tenant)
+    lost = pod(tenant)
+    await tenant.kube.delete(PODS, lost["metadata"]["name"], tenant.namespace)
+    await tenant.until(lambda: is_running(tenant, unlike=uid_of(first)))
+    assert uid_of(pod(tenant)) != uid_of(lost)
 
-    def is_back() -> bool:
-        uids = [each["metadata"]["uid"] for each in (*tenant.all(PODS), *tenant.all(VMIS))]
-        replaced = not {pod["metadata"]["uid"], vmi["metadata"]["uid"]} & set(uids)
-        return replaced and is_running(tenant)
 
-    await tenant.until(is_back)
-    assert len(tenant.all(PODS)) == 1
+async def test_starts_that_fail_are_put_off_ever_longer(tenant: Tenant) -> None:
+    await create_vm(tenant, nodeSelector={"kubernetes.io/hostname": "none"})
+
+    async def fail_start(number: int) -> None:
+        await tenant.until(lambda: told(tenant).get("printableStatus") == "ErrorUnschedulable")
+        await tenant.kube.delete(PODS, pod(tenant)["metadata"]["name"], tenant.namespace)
+        await tenant.until(lambda: count() == number and told(tenant)["printableStatus"] == "CrashLoopBackOff")
+        await tenant.until(lambda: not tenant.all(VMIS))
+
+    def count() -> int:
+        failures: int = told(tenant).get("startFailure", {}).get("consecutiveFailCount", 0)
+        return failures
+
+    await fail_start(1)
+    assert told(tenant)["printableStatus"] == "CrashLoopBackOff"
+    await fail_start(2)
+    await edit(tenant, {"runStrategy": "Halted"})
+    await tenant.until(lambda: is_stopped(tenant) and "startFailure" not in told(tenant))
 
 
 async def test_a_deleted_vm_leaves_nothing(tenant: Tenant) -> None:
-    await create_vm(tenant)
+    await started(tenant)
     await tenant.kube.delete(VMS, NAME, tenant.namespace)
     await tenant.until(lambda: not any(map(tenant.all, (VMS, VMIS, PODS))))
     assert tenant.get(VMS, NAME) is None
@@ -110,9 +98,55 @@ MOMENTS: dict[str, Callable[[Tenant], bool]] = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
+async def test_a_vm_deleted_in_the_middle_of_its_start_leaves_nothing(tenant: Tenant, moment: str) -> None:
+    await create_vm(tenant)
+    await tenant.until(lambda: MOMENTS[moment](tenant))
+    await tenant.kube.delete(VMS, NAME, tenant.namespace)
+    await tenant.until(lambda: tenant.get(VMS, NAME) is None)
+    await tenant.until(lambda: not any(map(tenant.all, (VMIS, PODS))))
+    assert await tenant.kube.list(VMIS, tenant.namespace) == []
+
+
+async def garbage_is_collected(tenant: Tenant) -> None:
+    """Wait for the garbage collector to know of instances: it looks for new kinds of object every 30 s."""
+    owner = {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "name": "absent", "uid": "absent"}
+    vmi = {"metadata": {"name": "garbage", "ownerReferences": [owner]}, "spec": make_template("test")["spec"]}
+    await tenant.kube.create(VMIS, vmi, tenant.namespace)
+    instances = Informer(tenant.kube, VMIS, namespace=tenant.namespace)
+    async with instances.running(), asyncio.timeout(60):
+        await instances.wait_for(tenant.namespace, "garbage", lambda found: found is None)
+
+
+async def test_an_orphaning_delete_leaves_the_instance_to_a_vm_of_the_same_name(tenant: Tenant) -> None:
+    await garbage_is_collected(tenant)
+    left = await started(tenant)
+    await tenant.kube.delete(VMS, NAME, tenant.namespace, propagation="Orphan")
+    await tenant.until(lambda: tenant.get(VMS, NAME) is None)
+    found = await tenant.kube.get(VMIS, NAME, tenant.namespace)
+    assert (uid_of(found), found["status"]["phase"]) == (uid_of(left), "Running")
+    assert "ownerReferences" not in found["metadata"]
+    await create_vm(tenant)
+    await tenant.until(lambda: is_running(tenant))
+    assert uid_of(instance(tenant)) == uid_of(left)
+    owner = only(instance(tenant)["metadata"]["ownerReferences"])
+    assert (owner["uid"], owner["controller"]) == (uid_of(only(tenant.all(VMS))), True)
+    await set_strategy(tenant, "Halted")
+    await tenant.until(lambda: is_stopped(tenant))
+
+
+async def test_an_instance_that_was_left_behind_can_be_deleted(tenant: Tenant) -> None:
+    await garbage_is_collected(tenant)
+    await started(tenant)
+    await tenant.kube.delete(VMS, NAME, tenant.namespace, propagation="Orphan")
+    await tenant.until(lambda: tenant.get(VMS, NAME) is None)
+    await tenant.kube.delete(VMIS, NAME, tenant.namespace)
+    await tenant.until(lambda: not any(map(tenant.all, (VMIS, PODS))))
+    assert await tenant.kube.list(VMIS, tenant.namespace) == []
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
 async def test_a_vm_deleted_with_its_namespace_leaves_no_finalizer_behind(tenant: Tenant, moment: str) -> None:
-    spec = {"runStrategy": "Always", "template": make_template("test")}
-    await tenant.kube.create(VMS, {"metadata": {"name": NAME}, "spec": spec}, tenant.namespace)
+    await create_vm(tenant)
     await tenant.until(lambda: MOMENTS[moment](tenant))
     await tenant.kube.delete_all(VMS, tenant.namespace)
     await tenant.kube.delete(NAMESPACES, tenant.namespace)

@@ -7,7 +7,7 @@ from itertools import count
 import httpx
 import pytest
 
-from clusters.kubevirt.guests.directory import Connection, Directory, cores_of
+from clusters.kubevirt.guests.directory import Connection, Directory, Guest, cores_of
 from clusters.kubevirt.guests.http import guests_app, guests_server, listening_socket, loop_clock
 from clusters.kubevirt.guests.machine import QUEUE_LIMIT
 from virtflow.kube import Object
@@ -31,11 +31,17 @@ def guest_path(name: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def served(directory: Directory) -> AsyncIterator[str]:
+async def served(directory: Directory, ends: list[tuple[str, int]] | None = None) -> AsyncIterator[str]:
+    ends = [] if ends is None else ends
+
     def replica_set_uid(namespace: str, name: str) -> str | None:
         return SET_UID if (namespace, name) == ("t", "web") else None
 
-    server = guests_server(guests_app(directory, replica_set_uid, timedelta(milliseconds=50)))
+    async def end_guest(guest: Guest, exit_code: int) -> bool:
+        ends.append((guest.name, exit_code))
+        return guest.name != "gone"
+
+    server = guests_server(guests_app(directory, replica_set_uid, end_guest, timedelta(milliseconds=50)))
     listener = listening_socket(0)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
@@ -157,3 +163,19 @@ async def test_a_pinned_connection_outlives_readiness_but_not_the_guest() -> Non
 )
 def test_cores_follow_the_vmi(domain: Object, cores: int) -> None:
     assert cores_of({"spec": {"domain": domain}}) == cores
+
+
+@pytest.mark.anyio
+async def test_a_guest_that_is_told_to_end_takes_its_launcher_along_with_an_exit_code() -> None:
+    directory = Directory(loop_clock)
+    directory.follow(None, vmi("one"))
+    directory.follow(None, vmi("gone"))
+    ends: list[tuple[str, int]] = []
+    async with served(directory, ends) as url, httpx.AsyncClient(base_url=url) as client:
+        answer = await client.post(guest_path("one") + "poweroff")
+        assert (answer.status_code, answer.json()) == (202, {"guest": "one"})
+        assert (await client.post(guest_path("one") + "crash")).status_code == 202
+        assert (await client.post(guest_path("gone") + "crash")).status_code == 404
+        assert (await client.post(guest_path("two") + "poweroff")).status_code == 404
+        assert (await client.get(guest_path("one") + "poweroff")).status_code == 405
+    assert ends == [("one", 0), ("one", 1), ("gone", 1)]

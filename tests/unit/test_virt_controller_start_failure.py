@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from clusters.kubevirt.controller import vm as reconciler
 from clusters.kubevirt.controller.objects import parse_time
+from clusters.kubevirt.controller.run_strategy import backoff
 from clusters.kubevirt.controller.start_failure import LONGEST_DELAY, delay, next_start_failure, time_left
 from clusters.kubevirt.controller.writes import Create, Delete, Replace
 from tests.unit.virt_controller_support import HAS_RUN, NOW, deleting, make_vm, make_vmi
@@ -28,7 +29,7 @@ def ended(uid: str, phase: str = "Failed") -> Object:
 
 
 def status_of(vm: Object, vmi: Object | None) -> Object:
-    (write,) = reconciler.status_writes(vm, vmi, NOW)
+    (write,) = reconciler.status_writes(vm, vmi, [], NOW)
     assert isinstance(write, Replace)
     status: Object = write.body["status"]
     return status
@@ -81,10 +82,10 @@ def test_the_time_left_shrinks_to_nothing(passed: timedelta) -> None:
 )
 def test_who_waits_before_the_next_start(strategy: str, waits: bool) -> None:
     vm = make_vm(strategy=strategy, startFailure=FAILURE)
-    assert reconciler.backoff(vm, NOW) == (timedelta(minutes=1) if waits else timedelta(0))
+    assert backoff(vm, NOW) == (timedelta(minutes=1) if waits else timedelta(0))
     assert bool(reconciler.spec_writes(vm, None, [], NOW)) is (strategy == "Once")
     later = NOW + timedelta(minutes=1)
-    assert reconciler.backoff(vm, later) == timedelta(0)
+    assert backoff(vm, later) == timedelta(0)
     creates = [write for write in reconciler.spec_writes(vm, None, [], later) if isinstance(write, Create)]
     assert bool(creates) is (strategy != "Halted")
 

@@ -25,7 +25,7 @@ def revision(vm: Object) -> Object:
 
 
 def status_of(vm: Object, vmi: Object | None) -> Object:
-    (write,) = reconciler.status_writes(vm, vmi, NOW)
+    (write,) = reconciler.status_writes(vm, vmi, [], NOW)
     assert isinstance(write, Replace)
     assert write.subresource == "status"
     status: Object = write.body["status"]
@@ -129,7 +129,7 @@ def test_who_starts(spec: Object, starts: bool) -> None:
         ("Always", "Failed", True),
         ("Always", "Succeeded", True),
         ("RerunOnFailure", "Failed", True),
-        ("RerunOnFailure", "Succeeded", False),
+        ("RerunOnFailure", "Succeeded", True),
         ("Once", "Failed", False),
         ("Manual", "Running", False),
         ("Halted", "Scheduling", True),
@@ -187,7 +187,7 @@ def test_printable_status(vm: Object, vmi: Object | None, status: str) -> None:
 
 
 def test_nothing_is_said_of_a_vm_that_goes_next() -> None:
-    assert reconciler.status_writes(deleting(make_vm()), None, NOW) == []
+    assert reconciler.status_writes(deleting(make_vm()), None, [], NOW) == []
     kept_by_another = deleting(make_vm())
     kept_by_another["metadata"]["finalizers"] = ["example.com/another"]
     assert status_of(kept_by_another, None)["printableStatus"] == "Terminating"
@@ -218,7 +218,7 @@ def test_ready_is_never_missing_and_keeps_its_time() -> None:
     assert [each["reason"] for each in absent["conditions"]] == ["VMINotExists"]
     assert "created" not in absent
     assert "ready" not in absent
-    assert reconciler.status_writes({**vm, "status": absent}, None, NOW.replace(year=2030)) == []
+    assert reconciler.status_writes({**vm, "status": absent}, None, [], NOW.replace(year=2030)) == []
     waiting = status_of({**vm, "status": absent}, make_vmi())
     assert [each["reason"] for each in waiting["conditions"]] == ["VMIConditionMissing"]
     assert waiting["created"] is True

@@ -1,15 +1,18 @@
 """Objects to test virt-controller with, and a kube-apiserver in memory that it cannot tell from a slow one."""
 
 import asyncio
+import json
 import random
 import selectors
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextlib import ExitStack
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from unittest import mock
 
+from clusters.kubevirt import handler
 from clusters.kubevirt.api.mutate import mutate_new_instance
 from clusters.kubevirt.controller import process
 from clusters.kubevirt.controller.objects import controller_of, format_time, is_deleting, is_final, now
@@ -19,7 +22,7 @@ from virtflow.kube import KubeClient, Object, Response
 
 NOW = datetime(2026, 11, 23, 6, 29, 46, tzinfo=UTC)
 TIME = "2026-11-23T06:29:46Z"
-NAMESPACE = "tenant"
+NAMESPACE, NODE_NAMES = "tenant", ("node-1", "node-2")
 HAS_RUN = [{"phase": phase, "phaseTransitionTimestamp": TIME} for phase in ("Pending", "Running")]
 """Phase transitions of an instance that did not fail to start."""
 
@@ -94,6 +97,21 @@ def make_vmi(phase: str = "Pending", owner: Object | None = None, **status: Any)
     return new
 
 
+def make_node(name: str, heartbeat: datetime) -> Object:
+    return {
+        "apiVersion": "v1",
+        "kind": "Node",
+        "metadata": {
+            "name": name,
+            "uid": f"{name}-uid",
+            "resourceVersion": "0",
+            "labels": {"kubevirt.io/schedulable": "true"},
+            "annotations": {"kubevirt.io/heartbeat": format_time(heartbeat)},
+        },
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    }
+
+
 def deleting(obj: Object, at: str = TIME) -> Object:
     return {**obj, "metadata": {**obj["metadata"], "deletionTimestamp": at}}
 
@@ -147,8 +165,11 @@ def virtual_now() -> datetime:
 
 def run_in_virtual_time(test: Coroutine[Any, Any, None]) -> None:
     """Minutes of virt-controller's in an instant. Servers in it want `virtual_now` for their clock."""
-    with mock.patch.object(process, "now", virtual_now), asyncio.Runner(loop_factory=VirtualTime) as runner:
-        runner.run(test)
+    clocks = (mock.patch.object(module, "now", virtual_now) for module in (process, handler))
+    with ExitStack() as stack:
+        for clock in clocks:
+            stack.enter_context(clock)
+        stack.enter_context(asyncio.Runner(loop_factory=VirtualTime)).run(test)
 
 
 class ApiServer(KubeClient):
@@ -166,6 +187,8 @@ class ApiServer(KubeClient):
         self.instance_quota: int | None = None
         self.pods_to_fail = 0
         self.most_active: Counter[str] = Counter()
+        for name in NODE_NAMES:
+            self.objects["nodes", "", name] = make_node(name, clock())
         self._random = random.Random(seed)
         self._clock = clock
         self._version = 0
@@ -176,7 +199,7 @@ class ApiServer(KubeClient):
         return [obj for key, obj in self.objects.items() if key[0] == plural]
 
     def find(self, plural: str, name: str) -> Object | None:
-        return self.objects.get((plural, NAMESPACE, name))
+        return self.objects.get((plural, "" if plural == "nodes" else NAMESPACE, name))
 
     async def add(self, plural: str, obj: Object) -> None:
         await self._store(plural, deepcopy(obj), "ADDED")
@@ -215,6 +238,43 @@ class ApiServer(KubeClient):
         async with asyncio.timeout(timeout.total_seconds()), self._changed:
             await self._changed.wait_for(holds)
 
+    async def tell(self, plural: str, name: str, status: Object) -> None:
+        """Change fields of an object's status."""
+        if obj := self.find(plural, name):
+            await self._store(plural, {**deepcopy(obj), "status": obj.get("status", {}) | status}, "MODIFIED")
+
+    async def fail_node(self, name: str) -> None:
+        """Make a node NotReady, and evict its pods as the taint that follows does."""
+        await self.tell("nodes", name, {"conditions": [{"type": "Ready", "status": "False"}]})
+        for pod in self.all("pods"):
+            if pod["spec"].get("nodeName") == name:
+                await self._delete("pods", pod)
+
+    async def heal_node(self, name: str) -> None:
+        await self.tell("nodes", name, {"conditions": [{"type": "Ready", "status": "True"}]})
+
+    async def orphan(self, plural: str, name: str) -> None:
+        """Delete an object as `--cascade=orphan` does."""
+        obj = self.find(plural, name)
+        assert obj is not None
+        held = deepcopy(obj)
+        held["metadata"]["finalizers"] = [*held["metadata"].get("finalizers", []), "orphan"]
+        await self._delete(plural, held)
+
+    async def let_orphans_go(self, plural: str, name: str) -> None:
+        """The garbage collector's part in it, once nobody else holds the object."""
+        await self.until(lambda: (self.find(plural, name) or {})["metadata"]["finalizers"] == ["orphan"])
+        obj = self.find(plural, name)
+        assert obj is not None
+        for (of, _, _), each in list(self.objects.items()):
+            if (owner := controller_of(each)) and owner["uid"] == obj["metadata"]["uid"]:
+                new = deepcopy(each)
+                del new["metadata"]["ownerReferences"]
+                await self._store(of, new, "MODIFIED")
+        new = deepcopy(self.find(plural, name) or obj)
+        new["metadata"]["finalizers"] = []
+        await self._store(plural, new, "MODIFIED")
+
     async def run_nodes(self) -> None:
         """Bind pods, make them Running or fail, and see them off, for ever."""
         seen = 0
@@ -232,14 +292,16 @@ class ApiServer(KubeClient):
         if is_deleting(pod):
             await self._forget("pods", pod)
         elif "nodeName" not in pod["spec"]:
-            new["spec"]["nodeName"] = "node-1"
-            await self._store("pods", new, "MODIFIED")
+            if node := next(filter(takes_pods, self.all("nodes")), None):
+                new["spec"]["nodeName"] = node["metadata"]["name"]
+                await self._store("pods", new, "MODIFIED")
         elif pod["status"]["phase"] == "Pending" and self.pods_to_fail:
             self.pods_to_fail -= 1
             new["status"] |= {"phase": "Failed"}
             await self._store("pods", new, "MODIFIED")
         elif pod["status"]["phase"] == "Pending":
             new["status"] |= {"phase": "Running", "containerStatuses": [{"ready": True}]}
+            new["status"].setdefault("conditions", []).append({"type": "Ready", "status": "True"})
             await self._store("pods", new, "MODIFIED")
 
     async def send(
@@ -273,13 +335,14 @@ class ApiServer(KubeClient):
                 await self._changed.wait_for(lambda: self._version > version)  # noqa: B023
             for number, of, kind, obj in self._events[version:]:
                 version = number
-                if of == plural:
+                ended = kind == "DELETED" or obj.get("status", {}).get("phase") in ("Succeeded", "Failed")
+                if of == plural and (ended or "fieldSelector" not in query):
                     await self._dawdle(8)
                     yield {"type": kind, "object": deepcopy(obj)}
 
     async def _write(self, method: str, plural: str, key: tuple[str, str, str], body: Any) -> Response:
         if method == "POST":
-            return await self._create(plural, body)
+            return await self._create(plural, json.loads(body) if isinstance(body, bytes) else body)
         old = self.objects.get(key)
         if old is None:
             return refusal(404, f'{plural} "{key[2]}" not found')
@@ -308,10 +371,8 @@ class ApiServer(KubeClient):
         if isinstance(body, list):
             if not all(apply_operation(new, operation) for operation in body):
                 return refusal(422, FAILED_TEST)
-        elif "status" in body:
-            new["status"].setdefault("conditions", []).extend(body["status"]["conditions"])
         else:
-            new |= body
+            merge(new, body)
         return Response(200, await self._collect(plural, await self._store(plural, new, "MODIFIED")))
 
     async def _create(self, plural: str, body: Object) -> Response:
@@ -355,13 +416,13 @@ class ApiServer(KubeClient):
         meta["resourceVersion"] = str(self._version)
         if meta.get("ownerReferences") == []:
             del meta["ownerReferences"]
-        self.objects[plural, meta["namespace"], meta["name"]] = obj
+        self.objects[plural, meta.get("namespace", ""), meta["name"]] = obj
         await self._announce(plural, kind, obj)
         return obj
 
     async def _forget(self, plural: str, obj: Object) -> None:
         meta = obj["metadata"]
-        if self.objects.pop((plural, meta["namespace"], meta["name"]), None) is None:
+        if self.objects.pop((plural, meta.get("namespace", ""), meta["name"]), None) is None:
             return
         self._version += 1
         last = {**obj, "metadata": {**meta, "resourceVersion": str(self._version)}}
@@ -439,6 +500,23 @@ def split(path: str) -> tuple[str, str | None, str | None, str | None]:
     return str(plural), namespace, name, subresource
 
 
+def takes_pods(node: Object) -> bool:
+    ready = node["status"]["conditions"][0]["status"] == "True"
+    return ready and bool(node["metadata"]["labels"]["kubevirt.io/schedulable"] == "true")
+
+
+def merge(obj: Object, patch: Object) -> None:
+    """A strategic merge patch: objects by their fields, conditions by their types."""
+    for field, value in patch.items():
+        if field == "conditions":
+            kinds = {each["type"] for each in value}
+            obj[field] = [each for each in obj.get(field, []) if each["type"] not in kinds] + value
+        elif isinstance(value, dict):
+            merge(obj.setdefault(field, {}), value)
+        else:
+            obj[field] = value
+
+
 def apply_operation(obj: Object, operation: Object) -> bool:
     """One operation of a JSON patch, on the object itself; False if it was a test that fails."""
     *parents, last = operation["path"].strip("/").split("/")
@@ -446,7 +524,10 @@ def apply_operation(obj: Object, operation: Object) -> bool:
         obj = obj[part]
     if operation["op"] == "test":
         return bool(obj.get(last) == operation["value"])
-    obj[last] = operation["value"]
+    if operation["op"] == "remove":
+        del obj[last]
+    else:
+        obj[last] = operation["value"]
     return True
 
 

@@ -16,7 +16,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import orjson
 
-from virtflow.kube.resources import SERVICE_ACCOUNTS, Object, Resource
+from virtflow.kube.resources import CONTROLLER_REVISIONS, SERVICE_ACCOUNTS, Object, Resource
 
 __all__ = ["NO_ANSWER", "KubeClient", "KubeError", "Response", "describe"]
 
@@ -26,6 +26,7 @@ CONNECTIONS = 1000
 NO_ANSWER = (aiohttp.ClientError, OSError, TimeoutError)
 """What is raised when the kube-apiserver did not answer: what was asked for may have been done, or not."""
 
+YAML = {"Content-Type": "application/yaml"}
 PATCH_TYPES = {
     "merge": "application/merge-patch+json",
     "json": "application/json-patch+json",
@@ -133,6 +134,10 @@ class KubeClient:
 
     async def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object:
         body = {"apiVersion": resource.api_version, "kind": resource.kind, **body}
+        if resource == CONTROLLER_REVISIONS:
+            # Its data may not change, and is kept as it came: byte by byte. A patch of anything else in it brings all
+            # into the kube-apiserver's own order, and is refused unless it was in that order before, as YAML is.
+            return await self.request("POST", resource.path(namespace), body=orjson.dumps(body), headers=YAML)
         return await self.request("POST", resource.path(namespace), body=body)
 
     async def create_token(
@@ -246,7 +251,7 @@ class KubeClient:
         }
         data = None
         if body is not None:
-            data = orjson.dumps(body)
+            data = body if isinstance(body, bytes) else orjson.dumps(body)
             all_headers.setdefault("Content-Type", "application/json")
         await self._api.update_params_for_auth(all_headers, [], ["BearerToken"], path, method, body)
         url = self._url + path

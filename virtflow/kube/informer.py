@@ -49,7 +49,10 @@ def version_of(obj: Object) -> int:
 
 
 class Informer:
-    """Objects of one resource, by key. Use `async with informer.running():` around whatever reads it."""
+    """Objects of one resource, by key. Use `async with informer.running():` around whatever reads it.
+
+    `selector` and `fields`, a label and a field selector, say which: what no longer matches counts as gone.
+    """
 
     def __init__(
         self,
@@ -58,11 +61,13 @@ class Informer:
         *,
         namespace: str | None = None,
         selector: str | None = None,
+        fields: str | None = None,
     ) -> None:
         self.resource = resource
         self._kube = kube
         self._path = resource.path(namespace)
-        self._query = {"labelSelector": selector} if selector else {}
+        selectors = {"labelSelector": selector, "fieldSelector": fields}
+        self._query = {name: value for name, value in selectors.items() if value}
         self._objects: dict[Key, Object] = {}
         # The version up to which the copy has heard of everything.
         self._complete = 0

@@ -13,6 +13,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from clusters.kubevirt.api.app import app
+from clusters.kubevirt.api.eviction import eviction_route
 from clusters.kubevirt.api.subresources import HandlerAccess, LateClient, Nodes, subresource_routes
 from clusters.kubevirt.client_certificates import ClientCertificates
 
@@ -48,7 +49,7 @@ def serve(
         async with Nodes.connect(handler) as nodes, aclosing(client):
             subresources = subresource_routes(client, nodes, front_proxies)
             config = uvicorn.Config(
-                Starlette(routes=[*app.routes, *subresources]),
+                Starlette(routes=[*app.routes, eviction_route(client), *subresources]),
                 host="127.0.0.1",
                 port=port,
                 http=ClientCertificates,

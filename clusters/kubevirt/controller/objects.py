@@ -20,6 +20,7 @@ __all__ = [
     "controller_of",
     "format_time",
     "has_api_versions",
+    "has_condition",
     "instance_spec",
     "is_deleting",
     "is_final",
@@ -118,6 +119,11 @@ def owner_reference(owner: Object) -> Object:
 def condition(obj: Object, kind: str) -> Object | None:
     found: Iterable[Object] = status_of(obj).get("conditions", [])
     return next((each for each in found if each["type"] == kind), None)
+
+
+def has_condition(obj: Object, kind: str, status: str, reason: str | None = None) -> bool:
+    found = condition(obj, kind)
+    return found is not None and found["status"] == status and reason in (None, found.get("reason"))
 
 
 def make_condition(kind: str, status: str, reason: str, message: str, moment: datetime) -> Object:

@@ -12,21 +12,22 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 
-from clusters.kubevirt.controller import membership, vm, vmi, vmirs
+from clusters.kubevirt.controller import membership, node, vm, vmi, vmirs
 from clusters.kubevirt.controller.events import Note, Recorder
 from clusters.kubevirt.controller.indexes import Index, by_controller, by_namespace, orphans_by_namespace
 from clusters.kubevirt.controller.lease import LeadershipLostError, Lease
 from clusters.kubevirt.controller.objects import controller_of, is_deleting, key_of, now
+from clusters.kubevirt.controller.run_strategy import backoff
 from clusters.kubevirt.controller.selectors import selects
-from clusters.kubevirt.controller.workqueue import WorkQueue
+from clusters.kubevirt.controller.workqueue import WorkQueue, is_lost_race
 from clusters.kubevirt.controller.writes import Create, Write, Writer
 from virtflow.kube import Informer, Key, KubeClient, KubeError, Object, Resource
-from virtflow.kube.resources import CONTROLLER_REVISIONS, PODS, VMIRS, VMIS, VMS
+from virtflow.kube.resources import CONTROLLER_REVISIONS, NODES, PODS, VMIRS, VMIS, VMS
 
 __all__ = ["Controller", "run_controller"]
 
 PROGRAM, COMPONENT = "virt-controller", "virtualmachine-controller"
-RECONCILED = (VMS, VMIS, VMIRS)
+RECONCILED = (VMS, VMIS, VMIRS, NODES)
 
 
 async def run_controller(kubeconfig: Path, namespace: str, identity: str) -> None:
@@ -47,7 +48,7 @@ async def run_controller(kubeconfig: Path, namespace: str, identity: str) -> Non
 
 
 class Controller:
-    """The three reconcilers around one set of caches."""
+    """The reconcilers around one set of caches."""
 
     def __init__(self, kube: KubeClient) -> None:
         self._kube = kube
@@ -57,6 +58,7 @@ class Controller:
             VMIRS: Informer(kube, VMIRS),
             PODS: Informer(kube, PODS, selector="kubevirt.io=virt-launcher"),
             CONTROLLER_REVISIONS: Informer(kube, CONTROLLER_REVISIONS),
+            NODES: Informer(kube, NODES),
         }
         self._recorder = Recorder(kube, COMPONENT)
         self._writer = Writer(kube, self._informers, self._recorder)
@@ -64,6 +66,7 @@ class Controller:
             VMS.kind: WorkQueue(VMS.kind, self._reconcile_vm),
             VMIS.kind: WorkQueue(VMIS.kind, self._reconcile_vmi),
             VMIRS.kind: WorkQueue(VMIRS.kind, self._reconcile_vmirs),
+            NODES.kind: WorkQueue(NODES.kind, self._reconcile_node),
         }
         self._instances = Index(self._informers[VMIS], by_controller)
         self._orphans = Index(self._informers[VMIS], orphans_by_namespace)
@@ -98,6 +101,8 @@ class Controller:
         for resource in (VMIS, PODS):
             self._informers[resource].listen(self._enqueue_owners)
         self._informers[VMIS].listen(self._offer_orphan)
+        self._informers[VMIS].listen(self._enqueue_node)
+        self._informers[PODS].listen(self._enqueue_node_of_ended)
 
     def _enqueue(self, queue: WorkQueue) -> Callable[[Object | None, Object | None], None]:
         def changed(old: Object | None, new: Object | None) -> None:
@@ -113,37 +118,61 @@ class Controller:
                 queue.add((obj["metadata"]["namespace"], owner["name"]))
 
     def _offer_orphan(self, old: Object | None, new: Object | None) -> None:
-        """To the sets that would have it, when it has become an orphan or has other labels."""
+        """To the VM of its name, and to the sets that would have it, when it has become one or has other labels."""
         if new is None or controller_of(new) is not None or is_deleting(new):
             return
         if old is not None and controller_of(old) is None and labels_of(old) == labels_of(new):
             return
+        self._queues[VMS.kind].add(key_of(new))
         for replica_set in self._sets.of(new["metadata"]["namespace"]):
             if selects(replica_set["spec"]["selector"], new):
                 self._queues[VMIRS.kind].add(key_of(replica_set))
+
+    def _enqueue_node(self, _: Object | None, new: Object | None) -> None:
+        if new is not None and (name := node.node_of(new)):
+            self._queues[NODES.kind].add(("", name))
+
+    def _enqueue_node_of_ended(self, _: Object | None, new: Object | None) -> None:
+        if new is not None and vmi.is_down(new) and "nodeName" in new["spec"]:
+            self._queues[NODES.kind].add(("", new["spec"]["nodeName"]))
 
     async def _reconcile_vm(self, key: Key) -> timedelta | None:
         machine = self._informers[VMS].get(*key)
         if machine is None:
             return None
+        if adoption := vm.adoption_writes(machine, self._informers[VMIS].get(*key)):
+            await self._writer.perform(adoption)
         instance = self._instance_of(machine)
         if first := vm.metadata_writes(machine, instance):
             await self._writer.perform(first)
             return None
         # One moment for the whole pass: a start put off by it must be due again by it, too.
-        moment = now()
-        revisions = self._revisions.of(machine["metadata"]["uid"])
+        moment, failure = now(), None
+        revisions = self._revisions_of(machine, instance)
         problem = await self._attempt(self._writer.perform(vm.spec_writes(machine, instance, revisions, moment)))
+        if isinstance(problem, KubeError) and not is_lost_race(problem):
+            failure = vm.failed_sync(instance, problem.message, moment)
         # As KubeVirt does: a stop is told at once, a start only by the pass that finds the instance there.
         if instance is not None:
             instance = self._instance_of(machine)
-        await self._writer.perform(vm.status_writes(machine, instance, moment))
+        latest = self._informers[VMS].get(*key) or machine
+        await self._writer.perform(vm.status_writes(latest, instance, revisions, moment, failure))
         if problem:
             raise problem
-        return vm.backoff(machine, moment) or None
+        return backoff(machine, moment) or None
 
     def _instance_of(self, machine: Object) -> Object | None:
-        return next(iter(self._instances.of(machine["metadata"]["uid"])), None)
+        found = self._informers[VMIS].get(*key_of(machine))
+        return found if found is not None and vm.owns(machine, found) else None
+
+    def _revisions_of(self, machine: Object, instance: Object | None) -> list[Object]:
+        """Those the VM has kept, and the one that its instance, which may be adopted, was started from."""
+        revisions = self._revisions.of(machine["metadata"]["uid"])
+        name = instance.get("status", {}).get("virtualMachineRevisionName") if instance else None
+        if name is None or any(each["metadata"]["name"] == name for each in revisions):
+            return revisions
+        started_from = self._informers[CONTROLLER_REVISIONS].get(machine["metadata"]["namespace"], name)
+        return revisions if started_from is None else [*revisions, started_from]
 
     async def _reconcile_vmirs(self, key: Key) -> timedelta | None:
         replica_set = self._informers[VMIRS].get(*key)
@@ -192,7 +221,7 @@ class Controller:
         if instance is None:
             return None
         pod = next(iter(self._pods.of(instance["metadata"]["uid"])), None)
-        writes = vmi.plan(instance, pod, now())
+        writes = vmi.plan(instance, pod, now(), has_vm=self._has_vm(instance))
         try:
             await self._writer.perform(writes)
         except KubeError as error:
@@ -200,6 +229,19 @@ class Controller:
                 await self._writer.perform(vmi.failed_create(instance, error.message, now()))
             raise
         return vmi.HANDLER_TIME if vmi.awaits_handler(instance, now()) else None
+
+    def _has_vm(self, instance: Object) -> bool:
+        machine = self._informers[VMS].get(*key_of(instance))
+        return machine is not None and vm.owns(machine, instance)
+
+    async def _reconcile_node(self, key: Key) -> timedelta | None:
+        _, name = key
+        machine, moment = self._informers[NODES].get(*key), now()
+        if node.is_responsive(machine, moment):
+            return node.time_left(machine, moment) if machine is not None else None
+        vmis, pods = self._informers[VMIS].items(), self._informers[PODS].items()
+        await self._writer.perform(node.plan(name, machine, vmis, pods))
+        return None
 
 
 def labels_of(obj: Object) -> Object:

@@ -5,40 +5,67 @@ restart costs nothing.
 """
 
 from copy import deepcopy
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from clusters.kubevirt.controller.events import Note
 from clusters.kubevirt.controller.objects import (
     API_VERSIONS,
     CONTROLLER_FINALIZER,
     condition,
+    controller_of,
     has_api_versions,
+    has_condition,
     instance_spec,
     is_deleting,
     is_final,
     make_condition,
     owner_reference,
-    phase_of,
     status_of,
     with_condition,
 )
-from clusters.kubevirt.controller.start_failure import next_start_failure, time_left
+from clusters.kubevirt.controller.printable_status import printable_status
+from clusters.kubevirt.controller.restart_required import placement_writes, restart_required
+from clusters.kubevirt.controller.run_strategy import (
+    asks_for_start,
+    next_run_strategy,
+    open_requests,
+    orphans,
+    run_strategy,
+    should_rerun,
+    should_start,
+    should_stop,
+    start_failure,
+    starts_paused,
+)
 from clusters.kubevirt.controller.writes import Create, Delete, Patch, Replace, Write, json_patch
 from virtflow.kube import Object, Resource
 from virtflow.kube.resources import CONTROLLER_REVISIONS, VMIS, VMS
 
-__all__ = ["backoff", "metadata_writes", "spec_writes", "status_writes"]
+__all__ = ["adoption_writes", "failed_sync", "metadata_writes", "owns", "spec_writes", "status_writes"]
 
 GENERATION = "kubevirt.io/vm-generation"
-STARTING_STRATEGIES = ("Always", "RerunOnFailure", "Once")
-RESTARTING_STRATEGIES = ("Always", "RerunOnFailure")
+FAILED_DELETE = ("FailedDelete", "Failure attempting to delete VMI")
+
+
+def owns(vm: Object, vmi: Object) -> bool:
+    owner = controller_of(vmi)
+    return owner is not None and bool(owner["uid"] == vm["metadata"]["uid"])
+
+
+def adoption_writes(vm: Object, vmi: Object | None) -> list[Write]:
+    """What makes the instance of the VM's name, if it is nobody's, the VM's."""
+    if vmi is None or controller_of(vmi) or is_deleting(vm) or is_deleting(vmi):
+        return []
+    owners = vmi["metadata"].get("ownerReferences")
+    adopted = [*(owners or []), owner_reference(vm)]
+    return [Patch(VMIS, vmi, json_patch("/metadata/ownerReferences", owners, adopted))]
 
 
 def metadata_writes(vm: Object, vmi: Object | None) -> list[Write]:
     """At most one, of the VM itself: nothing else is to be done before it is in place."""
     finalizers = vm["metadata"].get("finalizers", [])
     if is_deleting(vm):
-        if vmi is None and CONTROLLER_FINALIZER in finalizers:
+        if (vmi is None or orphans(vm)) and CONTROLLER_FINALIZER in finalizers:
             return [without_finalizer(VMS, vm)]
         return []
     if not has_api_versions(vm):
@@ -52,8 +79,13 @@ def metadata_writes(vm: Object, vmi: Object | None) -> list[Write]:
 
 
 def spec_writes(vm: Object, vmi: Object | None, revisions: list[Object], now: datetime) -> list[Write]:
-    """What starts or stops the instance. `vmi` is the VM's own, `revisions` those it has kept."""
+    """What starts or stops the instance, and what keeps it up to the VM.
+
+    `vmi` is the VM's own, `revisions` are those the VM has kept and the one the instance was started from.
+    """
     if vmi is None:
+        if run_strategy(vm) == "Halted" and asks_for_start(vm) and not is_deleting(vm):
+            return [switch_on(vm)]
         return start(vm, revisions) if should_start(vm, now) else []
     if is_deleting(vmi):
         finalizers = vmi["metadata"].get("finalizers", [])
@@ -62,50 +94,26 @@ def spec_writes(vm: Object, vmi: Object | None, revisions: list[Object], now: da
         if is_final(vmi) and counted and CONTROLLER_FINALIZER in finalizers:
             return [without_finalizer(VMIS, vmi)]
         return []
-    writes = follow_generation(vm, vmi, revisions)
+    started_from = revision_of(vmi, revisions)
+    writes = follow_generation(vm, vmi, started_from)
     if should_stop(vm, vmi):
+        if should_rerun(vm, vmi):
+            writes.append(ask_for_start(vm))
         message = f"Stopped the virtual machine by deleting the virtual machine instance {vmi['metadata']['uid']}"
-        writes.append(Delete(VMIS, vmi, Note(vm, "Normal", "SuccessfulDelete", message)))
-    return writes
+        return [*writes, Delete(VMIS, vmi, Note(vm, "Normal", "SuccessfulDelete", message))]
+    return [*writes, *placement_writes(vm, vmi, started_from, now)]
 
 
-def run_strategy(vm: Object) -> str:
-    """The strategy, or what the deprecated `running` stands for."""
-    spec = vm["spec"]
-    strategy: str = spec.get("runStrategy") or ("Always" if spec.get("running") else "Halted")
-    return strategy
+def switch_on(vm: Object) -> Replace:
+    """Give a halted VM whose start is asked for a strategy under which it can be."""
+    field, value = ("runStrategy", "Always") if "runStrategy" in vm["spec"] else ("running", True)
+    return Replace(VMS, {**vm, "spec": {**vm["spec"], field: value}})
 
 
-def should_start(vm: Object, now: datetime) -> bool:
-    return not is_deleting(vm) and run_strategy(vm) in STARTING_STRATEGIES and not backoff(vm, now)
-
-
-def backoff(vm: Object, now: datetime) -> timedelta:
-    """How much longer the next start is put off, because the last ones failed; zero if it is not."""
-    if run_strategy(vm) not in RESTARTING_STRATEGIES:
-        return timedelta(0)
-    return time_left(status_of(vm).get("startFailure"), now)
-
-
-def start_failure(vm: Object, vmi: Object | None, now: datetime) -> Object | None:
-    """What `status.startFailure` should be; nothing for a VM that is not to be started by itself."""
-    if run_strategy(vm) not in STARTING_STRATEGIES:
-        return None
-    return next_start_failure(status_of(vm).get("startFailure"), vmi, now)
-
-
-def should_stop(vm: Object, vmi: Object) -> bool:
-    if is_deleting(vm):
-        return True
-    match run_strategy(vm):
-        case "Halted":
-            return True
-        case "Always":
-            return is_final(vmi)
-        case "RerunOnFailure":
-            return phase_of(vmi) == "Failed"
-        case _:
-            return False
+def ask_for_start(vm: Object) -> Patch:
+    asked = status_of(vm).get("stateChangeRequests")
+    patch = json_patch("/status/stateChangeRequests", asked, [*(asked or []), {"action": "Start"}])
+    return Patch(VMS, vm, patch, subresource="status")
 
 
 def start(vm: Object, revisions: list[Object]) -> list[Write]:
@@ -152,20 +160,24 @@ def new_instance(vm: Object, revision: str) -> Object:
             "finalizers": [CONTROLLER_FINALIZER],
             "ownerReferences": [owner_reference(vm)],
         },
-        "spec": instance_spec(template),
+        "spec": instance_spec(template) | ({"startStrategy": "Paused"} if starts_paused(vm) else {}),
         "status": {"virtualMachineRevisionName": revision},
     }
 
 
-def follow_generation(vm: Object, vmi: Object, revisions: list[Object]) -> list[Write]:
+def revision_of(vmi: Object, revisions: list[Object]) -> Object | None:
+    """The revision that the instance was started from, if it is still there."""
+    name = status_of(vmi).get("virtualMachineRevisionName")
+    return next((each for each in revisions if each["metadata"]["name"] == name), None)
+
+
+def follow_generation(vm: Object, vmi: Object, started_from: Object | None) -> list[Write]:
     """Bring the instance's generation up to the VM's, unless the instance runs from another template."""
     annotations = vmi["metadata"].get("annotations", {})
     generation = str(vm["metadata"]["generation"])
-    started_from = status_of(vmi).get("virtualMachineRevisionName")
-    templates = [each["data"]["spec"]["template"] for each in revisions if each["metadata"]["name"] == started_from]
-    if is_deleting(vm) or annotations.get(GENERATION) == generation:
+    if is_deleting(vm) or started_from is None or annotations.get(GENERATION) == generation:
         return []
-    if vm["spec"]["template"] not in templates:
+    if vm["spec"]["template"] != started_from["data"]["spec"]["template"]:
         return []
     patch = json_patch("/metadata/annotations", annotations, {**annotations, GENERATION: generation})
     return [Patch(VMIS, vmi, patch)]
@@ -177,21 +189,32 @@ def without_finalizer(resource: Resource, obj: Object) -> Patch:
     return Patch(resource, obj, json_patch("/metadata/finalizers", finalizers, left))
 
 
-def status_writes(vm: Object, vmi: Object | None, now: datetime) -> list[Write]:
+def status_writes(
+    vm: Object, vmi: Object | None, revisions: list[Object], now: datetime, failure: Object | None = None
+) -> list[Write]:
+    """What tells of the VM; `failure` is the condition of a start or a stop that was refused in this pass."""
     if is_deleting(vm) and vmi is None and CONTROLLER_FINALIZER in vm["metadata"].get("finalizers", []):
         # Its instance has just gone, and the next pass lets it go.
         return []
-    status = next_status(vm, vmi, now)
+    status = next_status(vm, vmi, revisions, now, failure)
     if status == vm.get("status"):
         return []
     return [Replace(VMS, {**vm, "status": status}, "status")]
 
 
-def next_status(vm: Object, vmi: Object | None, now: datetime) -> Object:
+def failed_sync(vmi: Object | None, error: str, now: datetime) -> Object:
+    """The condition of a VM whose instance could not be started, or, if there is one, not be stopped."""
+    reason, what = ("FailedCreate", "Failure while starting VMI") if vmi is None else FAILED_DELETE
+    return {**make_condition("Failure", "True", reason, f"{what}: {error}", now), "lastProbeTime": None}
+
+
+def next_status(
+    vm: Object, vmi: Object | None, revisions: list[Object], now: datetime, failure: Object | None
+) -> Object:
     old, meta = status_of(vm), vm["metadata"]
-    conditions = next_conditions(old.get("conditions", []), vmi, now)
-    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-    failure = start_failure(vm, vmi, now)
+    started_from = None if vmi is None else revision_of(vmi, revisions)
+    own = [each for each in (failure, restart_required(vm, started_from, now)) if each is not None]
+    start_failed = start_failure(vm, vmi, now)
     observed = meta["generation"]
     if vmi is not None:
         observed = int(vmi["metadata"].get("annotations", {}).get(GENERATION, observed))
@@ -205,11 +228,12 @@ def next_status(vm: Object, vmi: Object | None, now: datetime) -> Object:
     ]
     told = {
         "created": vmi is not None,
-        "ready": ready,
-        "printableStatus": printable_status(vm, vmi, failure),
-        "runStrategy": run_strategy(vm),
-        "startFailure": failure,
-        "conditions": conditions,
+        "ready": vmi is not None and has_condition(vmi, "Ready", "True"),
+        "printableStatus": printable_status(vm, vmi, start_failed),
+        "runStrategy": next_run_strategy(vm, vmi),
+        "stateChangeRequests": open_requests(vm, vmi),
+        "startFailure": start_failed,
+        "conditions": next_conditions(old.get("conditions", []), vmi, own, now),
         "desiredGeneration": meta["generation"],
         "observedGeneration": observed,
         "volumeSnapshotStatuses": snapshots,
@@ -219,27 +243,23 @@ def next_status(vm: Object, vmi: Object | None, now: datetime) -> Object:
     return kept | {field: value for field, value in told.items() if value}
 
 
-def next_conditions(old: list[Object], vmi: Object | None, now: datetime) -> list[Object]:
-    """The instance's own, always with a Ready among them."""
+def next_conditions(old: list[Object], vmi: Object | None, own: list[Object], now: datetime) -> list[Object]:
+    """The instance's, always with a Ready among them, and the VM's own."""
+    mirrored: list[Object] = [] if vmi is None else status_of(vmi).get("conditions", [])
     if vmi is None:
-        absent = make_condition("Ready", "False", "VMINotExists", "VMI does not exist", now)
-        return with_condition([each for each in old if each["type"] == "Ready"], absent)
-    mirrored: list[Object] = status_of(vmi).get("conditions", [])
-    if condition(vmi, "Ready") is not None:
-        return mirrored
-    message = "VMI is missing the Ready condition"
-    missing = make_condition("Ready", "False", "VMIConditionMissing", message, now)
-    return [*with_condition([each for each in old if each["type"] == "Ready"], missing), *mirrored]
+        ready = [make_condition("Ready", "False", "VMINotExists", "VMI does not exist", now)]
+    elif condition(vmi, "Ready") is None:
+        message = "VMI is missing the Ready condition"
+        ready = [make_condition("Ready", "False", "VMIConditionMissing", message, now)]
+    else:
+        ready = []
+    return [*since(old, ready), *mirrored, *since(old, own)]
 
 
-def printable_status(vm: Object, vmi: Object | None, failure: Object | None) -> str:
-    if is_deleting(vm):
-        return "Terminating"
-    if vmi is None or is_final(vmi):
-        return "CrashLoopBackOff" if failure else "Stopped"
-    if is_deleting(vmi):
-        return "Stopping"
-    scheduled = condition(vmi, "PodScheduled")
-    if scheduled and scheduled.get("reason") == "Unschedulable":
-        return "ErrorUnschedulable"
-    return "Running" if phase_of(vmi) == "Running" else "Starting"
+def since(old: list[Object], conditions: list[Object]) -> list[Object]:
+    """The conditions with the times they have had since they first said what they say."""
+    kinds = [each["type"] for each in conditions]
+    known = [each for each in old if each["type"] in kinds]
+    for each in conditions:
+        known = with_condition(known, each)
+    return known

@@ -14,12 +14,14 @@ from clusters.kubevirt.controller.events import Note
 from clusters.kubevirt.controller.launcher import launcher_pod
 from clusters.kubevirt.controller.objects import (
     API_VERSIONS,
+    CONTROLLER_FINALIZER,
     FINAL_PHASES,
     FOREGROUND_FINALIZER,
     NODE_LABEL,
     condition,
     format_time,
     has_api_versions,
+    has_condition,
     is_deleting,
     is_final,
     make_condition,
@@ -34,7 +36,7 @@ from clusters.kubevirt.controller.writes import Create, Delete, Patch, Replace, 
 from virtflow.kube import Object
 from virtflow.kube.resources import PODS, VMIS
 
-__all__ = ["HANDLER_TIME", "awaits_handler", "failed_create", "plan"]
+__all__ = ["HANDLER_PHASES", "HANDLER_TIME", "awaits_handler", "failed_create", "is_down", "plan"]
 
 HANDLER_TIME = timedelta(seconds=10)
 """How long virt-handler has to report a deleted guest's end itself: kwok's pods are gone before any guest could
@@ -42,10 +44,15 @@ have shut down, and without this an orderly stop would now and then look like a 
 
 HANDLER_PHASES = ("Scheduled", "Running")
 UNPAUSED = "kubevirt.io/virtual-machine-unpaused"
+PAUSED_POD = ("False", "Paused", "the virtual machine is paused")
+UNPAUSED_POD = ("True", "NotPaused", "the virtual machine is not paused")
 
 
-def plan(vmi: Object, pod: Object | None, now: datetime) -> list[Write]:
-    """What brings a VMI and its pod forward. Nothing when all is as it should be."""
+def plan(vmi: Object, pod: Object | None, now: datetime, *, has_vm: bool = False) -> list[Write]:
+    """What brings a VMI and its pod forward. Nothing when all is as it should be.
+
+    `has_vm` says whether the VM that owns it is there; without one its finalizer is nobody else's to remove.
+    """
     if not has_api_versions(vmi) or "phase" not in status_of(vmi):
         return [Replace(VMIS, complete(vmi))]
     if pod is None and phase_of(vmi) == "Pending" and not is_deleting(vmi):
@@ -54,7 +61,7 @@ def plan(vmi: Object, pod: Object | None, now: datetime) -> list[Write]:
     if pod is not None and any(isinstance(write, Delete) for write in writes):
         # The next pass may find it gone already; that it was going is to be said before.
         pod = {**pod, "metadata": {**pod["metadata"], "deletionTimestamp": format_time(now)}}
-    return [*writes, *own_writes(vmi, advance(vmi, pod, now))]
+    return [*writes, *own_writes(vmi, advance(vmi, pod, now, has_vm=has_vm))]
 
 
 def complete(vmi: Object) -> Object:
@@ -89,13 +96,17 @@ def failed_create(vmi: Object, error: str, now: datetime) -> list[Write]:
 def pod_writes(vmi: Object, pod: Object | None, now: datetime) -> list[Write]:
     if pod is None or is_deleting(pod):
         return []
-    if is_deleting(vmi) or is_final(vmi):
+    if is_deleting(vmi):
         done = Note(vmi, "Normal", "SuccessfulDelete", "Deleted virtual machine pod {name}")
         return [Delete(PODS, pod, done)]
+    if is_down(pod):
+        return []
     writes: list[Write] = []
+    paused = has_condition(vmi, "Paused", "True")
+    status, reason, text = PAUSED_POD if paused else UNPAUSED_POD
     # kwok sets the condition too, but without a reason; the reason tells whose it is.
-    if (condition(pod, UNPAUSED) or {}).get("reason") != "NotPaused":
-        unpaused = make_condition(UNPAUSED, "True", "NotPaused", "the virtual machine is not paused", now)
+    if (condition(pod, UNPAUSED) or {}).get("reason") != reason:
+        unpaused = make_condition(UNPAUSED, status, reason, text, now)
         patch = {"status": {"conditions": [unpaused]}}
         writes.append(Patch(PODS, pod, patch, kind="strategic", subresource="status"))
     labels = pod["metadata"]["labels"]
@@ -121,7 +132,7 @@ def own_writes(vmi: Object, new: Object) -> list[Write]:
     return [Patch(VMIS, vmi, operations)]
 
 
-def advance(vmi: Object, pod: Object | None, now: datetime) -> Object:
+def advance(vmi: Object, pod: Object | None, now: datetime, *, has_vm: bool) -> Object:
     """The VMI as it should be, given its pod."""
     new = deepcopy(vmi)
     status = new["status"]
@@ -140,24 +151,34 @@ def advance(vmi: Object, pod: Object | None, now: datetime) -> Object:
     if scheduled and phase_of(vmi) == "Scheduling" and pod is not None:
         place(new, pod)
     status["conditions"] = conditions(vmi, phase, pod, now)
-    finalizers = new["metadata"].get("finalizers", [])
-    if phase in FINAL_PHASES and pod is None and is_deleting(vmi) and FOREGROUND_FINALIZER in finalizers:
-        new["metadata"]["finalizers"] = [each for each in finalizers if each != FOREGROUND_FINALIZER]
+    over = set()
+    if phase in FINAL_PHASES and pod is None and is_deleting(vmi):
+        over.add(FOREGROUND_FINALIZER)
+    if is_final(vmi) and not has_vm:
+        over.add(CONTROLLER_FINALIZER)
+    if over & set(finalizers := new["metadata"].get("finalizers", [])):
+        new["metadata"]["finalizers"] = [each for each in finalizers if each not in over]
     return new
 
 
 def next_phase(vmi: Object, pod: Object | None, now: datetime) -> str:
+    """From Scheduled on, a pod that ended is virt-handler's to tell of: it knows how."""
     phase = phase_of(vmi)
-    gone = pod is None or status_of(pod).get("phase") in FINAL_PHASES
     match phase:
         case "Pending":
-            return "Failed" if gone else "Scheduling"
-        case "Scheduling" if not gone and pod is not None:
-            return "Scheduled" if is_ready(pod) and not is_deleting(vmi) else phase
-        case "Scheduling" | "Scheduled" | "Running" if gone and not awaits_handler(vmi, now):
+            return "Failed" if pod is None or is_down(pod) else "Scheduling"
+        case "Scheduling" if pod is not None and is_ready(pod):
+            return phase if is_deleting(vmi) else "Scheduled"
+        case "Scheduling":
+            return "Failed" if pod is None or is_down(pod) or is_deleting(pod) else phase
+        case "Scheduled" | "Running" if pod is None and not awaits_handler(vmi, now):
             return "Failed"
         case _:
             return phase
+
+
+def is_down(pod: Object) -> bool:
+    return status_of(pod).get("phase") in FINAL_PHASES
 
 
 def awaits_handler(vmi: Object, now: datetime) -> bool:
@@ -206,16 +227,32 @@ def conditions(vmi: Object, phase: str, pod: Object | None, now: datetime) -> li
     if pod is None:
         return with_condition(result, make_condition("Ready", "False", "PodNotExists", POD_NOT_EXISTS, now))
     result = without_condition(result, "Synchronized")
-    if is_deleting(pod):
+    if is_deleting(pod) or is_down(pod):
         message = "virt-launcher pod is terminating"
         result = with_condition(result, make_condition("Ready", "False", "PodTerminating", message, now))
     elif phase in ("Scheduling", "Scheduled"):
         message = "Guest VM is not reported as running"
         result = with_condition(result, make_condition("Ready", "False", "GuestNotRunning", message, now))
+    elif phase == "Running":
+        result = with_condition(result, ready_as(pod, now))
     scheduling = condition(pod, "PodScheduled")
     if scheduling is None or scheduling["status"] == "True":
         return without_condition(result, "PodScheduled")
+    return with_condition(result, copied(scheduling, now))
+
+
+def ready_as(pod: Object, now: datetime) -> Object:
+    """The Ready of an instance that runs: its pod's."""
+    found = condition(pod, "Ready")
+    if found is None:
+        message = "virt-launcher pod is missing the Ready condition"
+        return make_condition("Ready", "False", "PodConditionMissing", message, now)
+    return copied(found, now)
+
+
+def copied(of_pod: Object, now: datetime) -> Object:
+    """A pod's condition as an instance has it."""
     fields = ("type", "status", "reason", "message", "lastTransitionTime")
-    copied = {field: scheduling[field] for field in fields if field in scheduling}
-    copied.setdefault("lastTransitionTime", format_time(now))
-    return with_condition(result, {**copied, "lastProbeTime": None})
+    copy = {field: of_pod[field] for field in fields if field in of_pod}
+    copy.setdefault("lastTransitionTime", format_time(now))
+    return {**copy, "lastProbeTime": None}

@@ -13,7 +13,7 @@ from datetime import timedelta
 
 from virtflow.kube import NO_ANSWER, Key, KubeError, describe
 
-__all__ = ["WorkQueue"]
+__all__ = ["WorkQueue", "is_lost_race"]
 
 log = logging.getLogger(__name__)
 

@@ -60,6 +60,7 @@ class Patch:
     patch: object
     kind: Literal["json", "strategic"] = "json"
     subresource: Literal["status"] | None = None
+    done: Note | None = None
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,9 @@ Write = Create | Replace | Patch | Delete
 
 
 def json_patch(path: str, old: object, new: object) -> list[Object]:
-    """Change one value, provided nobody else has changed it meanwhile; None where there was nothing."""
-    return [{"op": "test", "path": path, "value": old}, {"op": "replace", "path": path, "value": new}]
+    """Change one value, provided nobody else has changed it meanwhile; None where there was, or is to be, nothing."""
+    change: Object = {"op": "remove", "path": path} if new is None else {"op": "replace", "path": path, "value": new}
+    return [{"op": "test", "path": path, "value": old}, change]
 
 
 class Writer:
@@ -114,12 +116,12 @@ class Writer:
                 self._observe(resource, await self._kube.replace(resource, body, subresource=subresource))
                 if done:
                     self._recorder.record(done)
-            case Patch(resource, target, patch, kind, subresource):
-                meta = target["metadata"]
-                answer = await self._kube.patch(
-                    resource, meta["name"], patch, meta["namespace"], kind=kind, subresource=subresource
-                )
+            case Patch(resource, target, patch, kind, subresource, done):
+                name, namespace = target["metadata"]["name"], target["metadata"].get("namespace")
+                answer = await self._kube.patch(resource, name, patch, namespace, kind=kind, subresource=subresource)
                 self._observe(resource, answer)
+                if done:
+                    self._recorder.record(done)
             case Delete():
                 await self._delete(write)
 

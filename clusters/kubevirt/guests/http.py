@@ -7,7 +7,7 @@ but does not say when it hung up, and a port that is used again would inherit th
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 import uvicorn
@@ -24,6 +24,10 @@ __all__ = ["guests_app", "guests_server", "listening_socket", "loop_clock"]
 LEAST_COST, MOST_COST = timedelta(milliseconds=1), timedelta(seconds=10)
 MILLISECOND = timedelta(milliseconds=1)
 
+GUEST = "/namespaces/{namespace}/virtualmachineinstances/{name}"
+POWERED_OFF, CRASHED = 0, 1
+"""Exit codes of a guest's launcher."""
+
 KEEP_ALIVE = timedelta(minutes=5)
 """Longer than any client pauses between two requests: it is the client that decides when it reconnects."""
 
@@ -36,12 +40,16 @@ def loop_clock() -> timedelta:
 
 
 def guests_app(
-    directory: Directory, replica_set_uid: Callable[[str, str], str | None], request_cost: timedelta
+    directory: Directory,
+    replica_set_uid: Callable[[str, str], str | None],
+    end_guest: Callable[[Guest, int], Awaitable[bool]],
+    request_cost: timedelta,
 ) -> Starlette:
-    """The ASGI application; `replica_set_uid` finds a VMIRS by namespace and name.
+    """The ASGI application; `replica_set_uid` finds a VMIRS by namespace and name, `end_guest` ends a guest.
 
     A guest answers `{"guest": name, "waited_ms": .., "cost_ms": ..}`. 404: no such VMI or VMIRS; 503: nobody
-    to answer, too many waiting, or the guest ended meanwhile; 400: a cost out of bounds.
+    to answer, too many waiting, or the guest ended meanwhile; 400: a cost out of bounds. A POST of a guest's
+    `poweroff` or `crash` is answered with 202, and what it brings about is seen in the cluster.
     """
 
     async def healthz(_: Request) -> Response:
@@ -53,6 +61,16 @@ def guests_app(
         if found is None:
             return failure(404, f"no guest runs in VMI {namespace}/{name}")
         return await serve(request, found, request_cost)
+
+    def end(exit_code: int) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            namespace, name = request.path_params["namespace"], request.path_params["name"]
+            found = directory.get(namespace, name)
+            if found is None or not await end_guest(found, exit_code):
+                return failure(404, f"no guest runs in VMI {namespace}/{name}")
+            return JSONResponse({"guest": found.name}, status_code=202)
+
+        return endpoint
 
     async def front_door(request: Request) -> Response:
         namespace, name = request.path_params["namespace"], request.path_params["name"]
@@ -67,7 +85,9 @@ def guests_app(
     return Starlette(
         routes=[
             Route("/healthz", healthz),
-            Route("/namespaces/{namespace}/virtualmachineinstances/{name}/", guest),
+            Route(f"{GUEST}/", guest),
+            Route(f"{GUEST}/poweroff", end(POWERED_OFF), methods=["POST"]),
+            Route(f"{GUEST}/crash", end(CRASHED), methods=["POST"]),
             Route("/namespaces/{namespace}/virtualmachineinstancereplicasets/{name}/", front_door),
         ]
     )

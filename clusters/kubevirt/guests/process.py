@@ -4,9 +4,10 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
-from clusters.kubevirt.guests.directory import Directory
+from clusters.kubevirt.guests.directory import Directory, Guest
 from clusters.kubevirt.guests.http import guests_app, guests_server, listening_socket, loop_clock
-from clusters.kubevirt.guests.usage import LAUNCHERS, report_usage
+from clusters.kubevirt.guests.launchers import LAUNCHERS, exit_launcher
+from clusters.kubevirt.guests.usage import report_usage
 from virtflow.kube import Informer, KubeClient
 from virtflow.kube.resources import PODS, VMIRS, VMIS
 
@@ -30,7 +31,10 @@ async def run_guests(kubeconfig: Path, port: int, request_cost: timedelta) -> No
             found = replica_sets.get(namespace, name)
             return found["metadata"]["uid"] if found else None
 
-        server = guests_server(guests_app(directory, replica_set_uid, request_cost))
+        async def end_guest(guest: Guest, exit_code: int) -> bool:
+            return await exit_launcher(kube, pods, guest, exit_code)
+
+        server = guests_server(guests_app(directory, replica_set_uid, end_guest, request_cost))
         async with vmis.running(), replica_sets.running(), pods.running():
             reporting = asyncio.create_task(report_usage(kube, directory, pods))
             serving = asyncio.create_task(server.serve(sockets=[listener]))

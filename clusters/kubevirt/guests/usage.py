@@ -13,18 +13,16 @@ import aiohttp
 
 from clusters.kubevirt.guests.directory import Directory
 from clusters.kubevirt.guests.http import loop_clock
+from clusters.kubevirt.guests.launchers import running_launchers
 from clusters.kubevirt.guests.machine import usage_figure
 from virtflow.kube import Informer, KubeClient, KubeError, Object, describe
 from virtflow.kube.resources import PODS
 
-__all__ = ["LAUNCHERS", "USAGE", "report_usage", "write_usage"]
+__all__ = ["USAGE", "report_usage", "write_usage"]
 
 log = logging.getLogger(__name__)
 
 USAGE = "kwok.x-k8s.io/usage-cpu"
-CREATED_BY = "kubevirt.io/created-by"
-LAUNCHERS = "kubevirt.io=virt-launcher"
-"""Label selector of launcher pods."""
 
 WINDOW = timedelta(seconds=2)
 """Between two writes to one pod, and what a figure averages over. metrics-server looks every 10 s at most."""
@@ -46,11 +44,7 @@ async def write_usage(kube: KubeClient, directory: Directory, pods: Informer) ->
     Raises KubeError if this identity may not; any other failure is logged and made good by the next window.
     """
     now, limit = loop_clock(), asyncio.Semaphore(WRITES_AT_ONCE)
-    launchers = {
-        pod["metadata"]["labels"][CREATED_BY]: pod
-        for pod in pods.items()
-        if pod.get("status", {}).get("phase") == "Running" and CREATED_BY in pod["metadata"]["labels"]
-    }
+    launchers = running_launchers(pods)
 
     async def write(pod: Object, figure: str) -> None:
         meta = pod["metadata"]

@@ -1,0 +1,123 @@
+"""One VirtualMachine in a tenant's namespace: made, told what to do, and looked at as a client sees it."""
+
+from typing import Any
+
+import httpx
+
+from tests.integration.support import Tenant, make_template
+from virtflow.kube import Object
+from virtflow.kube.resources import EVENTS, PODS, VMIS, VMS
+
+__all__ = [
+    "NAME",
+    "ask",
+    "condition_of",
+    "create_vm",
+    "edit",
+    "end_guest",
+    "events_of",
+    "instance",
+    "is_ended",
+    "is_running",
+    "is_stopped",
+    "only",
+    "pod",
+    "set_strategy",
+    "started",
+    "told",
+]
+
+NAME = "test-vm"
+
+
+async def create_vm(tenant: Tenant, strategy: str = "Always", **template_spec: Any) -> None:
+    template = make_template("test")
+    template["spec"] |= template_spec
+    spec = {"runStrategy": strategy, "template": template}
+    await tenant.kube.create(VMS, {"metadata": {"name": NAME}, "spec": spec}, tenant.namespace)
+
+
+async def started(tenant: Tenant, strategy: str = "Always", **template_spec: Any) -> Object:
+    """The instance of a new VM, once it runs."""
+    await create_vm(tenant, strategy, **template_spec)
+    if strategy == "Manual":
+        await ask(tenant, {"action": "Start"})
+    await tenant.until(lambda: is_running(tenant))
+    return instance(tenant)
+
+
+async def edit(tenant: Tenant, spec: Object) -> None:
+    await tenant.kube.patch(VMS, NAME, {"spec": spec}, tenant.namespace)
+
+
+async def set_strategy(tenant: Tenant, strategy: str) -> None:
+    await edit(tenant, {"runStrategy": strategy})
+
+
+async def ask(tenant: Tenant, *requests: Object) -> None:
+    """What virt-api writes for virtctl's start, stop and restart."""
+    patch = {"status": {"stateChangeRequests": list(requests)}}
+    await tenant.kube.patch(VMS, NAME, patch, tenant.namespace, subresource="status")
+
+
+async def end_guest(tenant: Tenant, guests_url: str, how: str) -> None:
+    """Tell the guest to `poweroff` or to `crash`."""
+    path = f"/namespaces/{tenant.namespace}/virtualmachineinstances/{NAME}/{how}"
+    async with httpx.AsyncClient(base_url=guests_url) as client:
+        (await client.post(path)).raise_for_status()
+
+
+async def events_of(tenant: Tenant, kind: str) -> set[tuple[str, str, str]]:
+    """Type, reason and message of the events about objects of a kind."""
+    events = await tenant.kube.list(EVENTS, tenant.namespace)
+    return {
+        (event["type"], event["reason"], event["message"])
+        for event in events
+        if event["involvedObject"]["kind"] == kind
+    }
+
+
+def told(tenant: Tenant) -> Object:
+    """The VM's status."""
+    status: Object = (tenant.get(VMS, NAME) or {}).get("status", {})
+    return status
+
+
+def instance(tenant: Tenant) -> Object:
+    return only(tenant.all(VMIS))
+
+
+def pod(tenant: Tenant) -> Object:
+    return only(tenant.all(PODS))
+
+
+def only(objects: list[Object]) -> Object:
+    (obj,) = objects
+    return obj
+
+
+def condition_of(obj: Object, kind: str) -> Object:
+    """Its status, reason and message; empty if the object has no such condition."""
+    for each in obj.get("status", {}).get("conditions", []):
+        if each["type"] == kind:
+            return {field: each.get(field) for field in ("status", "reason", "message")}
+    return {}
+
+
+def is_running(tenant: Tenant, *, unlike: str | None = None) -> bool:
+    """Whether the VM runs, in another instance than that of this uid."""
+    uids = [vmi["metadata"]["uid"] for vmi in tenant.all(VMIS)]
+    return (
+        told(tenant).get("printableStatus") == "Running" and told(tenant).get("ready") is True and unlike not in uids
+    )
+
+
+def is_stopped(tenant: Tenant) -> bool:
+    gone = not tenant.all(VMIS) and not tenant.all(PODS)
+    return gone and told(tenant).get("printableStatus") == "Stopped" and "created" not in told(tenant)
+
+
+def is_ended(tenant: Tenant, phase: str) -> bool:
+    """Whether the VM's instance has come to this end and stays there."""
+    phases = [vmi["status"]["phase"] for vmi in tenant.all(VMIS)]
+    return phases == [phase] and told(tenant).get("printableStatus") == "Stopped"
