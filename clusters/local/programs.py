@@ -57,83 +57,64 @@ def programs(
     def python(module: str, *arguments: str | Path) -> list[str | Path]:
         return [sys.executable, "-m", module, *arguments]
 
-    def kubeconfig(program: str) -> tuple[str, Path]:
-        return "--kubeconfig", cluster.kubeconfig_of(program)
+    def kubevirt(command: str, *arguments: str) -> list[str | Path]:
+        return python("clusters.kubevirt", command, *arguments)
 
-    def tls(program: str) -> tuple[str | Path, ...]:
-        return "--tls-cert", certs / f"{program}.crt", "--tls-key", certs / f"{program}.key"
+    def kubeconfig(program: str) -> str:
+        return f"--kubeconfig={cluster.kubeconfig_of(program)}"
+
+    def tls(program: str) -> tuple[str, str]:
+        return f"--tls-cert={certs / program}.crt", f"--tls-key={certs / program}.key"
 
     metrics_kubeconfig = cluster.kubeconfig_of("metrics-server")
     return [
         Program(
             VIRT_API,
-            python(
-                "clusters.kubevirt",
+            kubevirt(
                 "api",
-                *kubeconfig("kubevirt-apiserver"),
-                "--port",
-                str(ports.virt_api),
+                kubeconfig("kubevirt-apiserver"),
+                f"--port={ports.virt_api}",
                 *tls(VIRT_API),
-                "--front-proxy-ca",
-                certs / "front-proxy-ca.crt",
-                "--front-proxy-name",
-                FRONT_PROXY,
-                "--handler-url",
-                f"https://127.0.0.1:{ports.virt_handler}",
-                "--handler-ca",
-                certs / "kubevirt-ca.crt",
-                "--handler-cert",
-                certs / "virt-handler-client.crt",
-                "--handler-key",
-                certs / "virt-handler-client.key",
+                f"--front-proxy-ca={certs / 'front-proxy-ca.crt'}",
+                f"--front-proxy-name={FRONT_PROXY}",
+                f"--handler-url=https://127.0.0.1:{ports.virt_handler}",
+                f"--handler-ca={certs / 'kubevirt-ca.crt'}",
+                f"--handler-cert={certs / 'virt-handler-client.crt'}",
+                f"--handler-key={certs / 'virt-handler-client.key'}",
             ),
         ),
         Program(
             "virt-controller",
-            python(
-                "clusters.kubevirt",
-                "controller",
-                *kubeconfig("virt-controller"),
-                # The supervisor keeps one process of it, so its successor may take its Lease at once.
-                "--identity",
-                "virt-controller-0",
-            ),
+            # The supervisor keeps one process of it, so its successor may take its Lease at once.
+            kubevirt("controller", kubeconfig("virt-controller"), "--identity=virt-controller-0"),
         ),
         Program(
             "virt-handler",
-            python(
-                "clusters.kubevirt",
+            kubevirt(
                 "handler",
-                *kubeconfig("virt-handler"),
-                "--port",
-                str(ports.virt_handler),
+                kubeconfig("virt-handler"),
+                f"--port={ports.virt_handler}",
                 *tls("virt-handler"),
-                "--client-ca",
-                certs / "kubevirt-ca.crt",
+                f"--client-ca={certs / 'kubevirt-ca.crt'}",
             ),
         ),
         Program(
             "guests",
-            python(
-                "clusters.kubevirt",
+            kubevirt(
                 "guests",
-                *kubeconfig("guests"),
-                "--port",
-                str(ports.guests),
-                "--request-cost",
-                str(int(request_cost / timedelta(milliseconds=1))),
+                kubeconfig("guests"),
+                f"--port={ports.guests}",
+                f"--request-cost={request_cost // timedelta(milliseconds=1)}",
             ),
         ),
         Program(
             "gateway",
             python(
                 "clusters.gateway",
-                *kubeconfig("gateway"),
-                "--port",
-                str(ports.gateway),
+                kubeconfig("gateway"),
+                f"--port={ports.gateway}",
                 *tls("gateway"),
-                "--access-log",
-                endpoints.access_log,
+                f"--access-log={endpoints.access_log}",
             ),
         ),
         Program(
