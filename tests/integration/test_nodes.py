@@ -33,12 +33,15 @@ async def spare(kubeconfig: Path) -> AsyncIterator[Object]:
     body["metadata"]["labels"]["kubernetes.io/hostname"] = name
     async with await KubeClient.connect(kubeconfig) as kube:
         informer = Informer(kube, NODES)
-        async with informer.running(), asyncio.timeout(60):
+        async with informer.running():
             await kube.create(NODES, body)
-            node = await informer.wait_for("", name, lambda node: bool(node and has_beaten(node)))
+            async with asyncio.timeout(60):
+                node = await informer.wait_for("", name, lambda node: bool(node and has_beaten(node)))
             assert node is not None
-            yield node
-            await kube.delete(NODES, name)
+            try:
+                yield node
+            finally:
+                await kube.delete(NODES, name)
 
 
 def has_beaten(node: Object) -> bool:

@@ -371,6 +371,39 @@ async def test_deleting_a_virtual_machine_leaves_nothing() -> None:
         await server.until(lambda: {key[0] for key in server.objects if key[1] == NAMESPACE} == {"events"})
 
 
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 2**32), pause=PAUSES, strategy=st.sampled_from(["Always", "RerunOnFailure", "Once"]))
+def test_a_vm_deleted_at_any_moment_of_its_start_leaves_nothing(seed: int, pause: int, strategy: str) -> None:
+    async def deleted_meanwhile() -> None:
+        server = ApiServer(seed, virtual_now)
+        async with running(server):
+            await server.add("virtualmachines", fresh(make_vm(strategy=strategy)))
+            for _ in range(pause):
+                await asyncio.sleep(0)
+            await server.remove("virtualmachines", "test-vm")
+            await server.until(lambda: kinds(server) <= {"events", "nodes"}, timedelta(minutes=30))
+
+    run_in_virtual_time(deleted_meanwhile())
+
+
+def test_a_node_that_falls_silent_is_given_up_and_comes_back() -> None:
+    run_in_virtual_time(silent_node())
+
+
+async def silent_node() -> None:
+    server = ApiServer(clock=virtual_now)
+
+    def label() -> object:
+        return (server.find("nodes", "node-1") or {})["metadata"]["labels"]["kubevirt.io/schedulable"]
+
+    async with running(server):
+        await server.fail_node("node-1")
+        await server.until(lambda: label() == "false", timedelta(minutes=10))
+        assert server.writes["PATCH nodes"] <= 8
+        await server.heal_node("node-1")
+        await server.until(lambda: label() == "true", timedelta(seconds=5))
+
+
 @pytest.mark.anyio
 async def test_a_deleted_guest_ends_as_succeeded() -> None:
     server = ApiServer()

@@ -8,6 +8,7 @@ from tests.unit.virt_controller_support import HAS_RUN, NOW, deleting, make_vm, 
 from virtflow.kube import Object
 
 UNSCHEDULABLE = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}
+PAUSED = {"type": "Paused", "status": "True", "reason": "PausedByUser"}
 READY = {"type": "Ready", "status": "True", "lastProbeTime": None, "lastTransitionTime": "2026-11-23T06:29:46Z"}
 
 
@@ -174,6 +175,8 @@ def test_an_ended_instance_is_let_go() -> None:
         (make_vm(), make_vmi("Scheduled"), "Starting"),
         (make_vm(), make_vmi("Scheduling", conditions=[UNSCHEDULABLE]), "ErrorUnschedulable"),
         (make_vm(), make_vmi("Running"), "Running"),
+        (make_vm(), make_vmi("Running", conditions=[PAUSED]), "Paused"),
+        (make_vm(), deleting(make_vmi("Running", conditions=[PAUSED])), "Stopping"),
         (make_vm(), make_vmi("Failed", phaseTransitionTimestamps=HAS_RUN), "Stopped"),
         (make_vm(), make_vmi("Failed"), "CrashLoopBackOff"),
         (make_vm(strategy="Halted"), make_vmi("Failed"), "Stopped"),

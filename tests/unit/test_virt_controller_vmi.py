@@ -194,3 +194,46 @@ def test_an_instance_that_is_as_it_should_be_is_left_alone() -> None:
     pod["metadata"]["labels"]["kubevirt.io/nodeName"] = "node-1"
     assert reconciler.plan(placed("Scheduled"), pod, NOW) == []
     assert reconciler.plan(placed("Running"), pod, NOW) == []
+
+
+def test_a_paused_instance_closes_its_pods_gate_and_opens_it_again() -> None:
+    paused = {"type": "Paused", "status": "True", "reason": "PausedByUser"}
+    vmi, pod = placed(conditions=[READY, paused]), make_pod("Running", "node-1")
+    (closed, *_) = reconciler.pod_writes(vmi, pod, NOW)
+    assert isinstance(closed, Patch)
+    assert isinstance(closed.patch, dict)
+    (gate,) = closed.patch["status"]["conditions"]
+    assert (gate["status"], gate["reason"], gate["message"]) == ("False", "Paused", "the virtual machine is paused")
+    pod["status"]["conditions"] = [gate]
+    assert all("conditions" not in str(write) for write in reconciler.pod_writes(vmi, pod, NOW)[1:])
+    (opened, *_) = reconciler.pod_writes(placed(), pod, NOW)
+    assert isinstance(opened, Patch)
+    assert "NotPaused" in str(opened.patch)
+
+
+def test_an_instance_that_runs_is_as_ready_as_its_pod() -> None:
+    closed = {"type": "Ready", "status": "False", "reason": "ReadinessGatesNotReady", "message": "gate"}
+    pod = make_pod("Running", "node-1")
+    pod["status"]["conditions"] = [UNPAUSED, closed]
+    told = reconciler.advance(placed(), pod, NOW, has_vm=True)
+    assert reasons(told) == ["ReadinessGatesNotReady"]
+    pod["status"]["conditions"] = [UNPAUSED]
+    assert reasons(reconciler.advance(placed(), pod, NOW, has_vm=True)) == ["PodConditionMissing"]
+    pod["status"]["phase"] = "Failed"
+    ended = reconciler.advance(placed(), pod, NOW, has_vm=True)
+    assert (ended["status"]["phase"], reasons(ended)) == ("Running", ["PodTerminating"])
+
+
+def test_a_pod_that_goes_before_it_was_ready_is_a_failure() -> None:
+    told = reconciler.advance(make_vmi("Scheduling"), deleting(make_pod("Pending")), NOW, has_vm=True)
+    assert told["status"]["phase"] == "Failed"
+
+
+def test_without_a_vm_its_finalizer_goes_with_the_end() -> None:
+    vmi = placed("Succeeded")
+    vmi["metadata"]["finalizers"] = ["kubevirt.io/virtualMachineControllerFinalize"]
+    pod = make_pod("Succeeded", "node-1")
+    left = replaced(reconciler.plan(vmi, pod, NOW, has_vm=False))
+    assert left["metadata"]["finalizers"] == []
+    kept = reconciler.advance(vmi, pod, NOW, has_vm=True)
+    assert kept["metadata"]["finalizers"] == ["kubevirt.io/virtualMachineControllerFinalize"]

@@ -47,3 +47,27 @@ def test_what_is_on_no_node_is_not_its_business(phase: str) -> None:
     new = make_vmi()
     del new["status"]
     assert report(new, NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("of_pod", "phase"), [("Succeeded", "Succeeded"), ("Failed", "Failed"), ("Unknown", "Failed")]
+)
+def test_a_guest_ends_as_its_launcher_pod_does(of_pod: str, phase: str) -> None:
+    ended = {"status": {"phase": of_pod}}
+    new = report(make_vmi("Running", nodeName="node-1"), NOW, ended)
+    assert new is not None
+    assert new["status"]["phase"] == phase
+    assert new["status"]["phaseTransitionTimestamps"][-1]["phase"] == phase
+    assert report(new, NOW, ended) is None
+    deleted = report(deleting(make_vmi("Running", nodeName="node-1")), NOW, ended)
+    assert deleted is not None
+    assert deleted["status"]["phase"] == "Succeeded"
+
+
+def test_a_guest_may_start_paused() -> None:
+    vmi = scheduled()
+    vmi["spec"]["startStrategy"] = "Paused"
+    new = report(vmi, NOW)
+    assert new is not None
+    assert new["status"]["phase"] == "Running"
+    assert new["status"]["conditions"][-1].items() >= {"type": "Paused", "reason": "PausedByUser"}.items()

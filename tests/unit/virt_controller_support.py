@@ -18,6 +18,7 @@ from clusters.kubevirt.controller import process
 from clusters.kubevirt.controller.objects import controller_of, format_time, is_deleting, is_final, now
 from clusters.kubevirt.controller.vmirs import loses_pod
 from clusters.kubevirt.controller.workqueue import FAILED_TEST
+from tests.unit.patching import apply_operation, merge
 from virtflow.kube import KubeClient, Object, Response
 
 NOW = datetime(2026, 11, 23, 6, 29, 46, tzinfo=UTC)
@@ -253,28 +254,6 @@ class ApiServer(KubeClient):
     async def heal_node(self, name: str) -> None:
         await self.tell("nodes", name, {"conditions": [{"type": "Ready", "status": "True"}]})
 
-    async def orphan(self, plural: str, name: str) -> None:
-        """Delete an object as `--cascade=orphan` does."""
-        obj = self.find(plural, name)
-        assert obj is not None
-        held = deepcopy(obj)
-        held["metadata"]["finalizers"] = [*held["metadata"].get("finalizers", []), "orphan"]
-        await self._delete(plural, held)
-
-    async def let_orphans_go(self, plural: str, name: str) -> None:
-        """The garbage collector's part in it, once nobody else holds the object."""
-        await self.until(lambda: (self.find(plural, name) or {})["metadata"]["finalizers"] == ["orphan"])
-        obj = self.find(plural, name)
-        assert obj is not None
-        for (of, _, _), each in list(self.objects.items()):
-            if (owner := controller_of(each)) and owner["uid"] == obj["metadata"]["uid"]:
-                new = deepcopy(each)
-                del new["metadata"]["ownerReferences"]
-                await self._store(of, new, "MODIFIED")
-        new = deepcopy(self.find(plural, name) or obj)
-        new["metadata"]["finalizers"] = []
-        await self._store(plural, new, "MODIFIED")
-
     async def run_nodes(self) -> None:
         """Bind pods, make them Running or fail, and see them off, for ever."""
         seen = 0
@@ -503,32 +482,6 @@ def split(path: str) -> tuple[str, str | None, str | None, str | None]:
 def takes_pods(node: Object) -> bool:
     ready = node["status"]["conditions"][0]["status"] == "True"
     return ready and bool(node["metadata"]["labels"]["kubevirt.io/schedulable"] == "true")
-
-
-def merge(obj: Object, patch: Object) -> None:
-    """A strategic merge patch: objects by their fields, conditions by their types."""
-    for field, value in patch.items():
-        if field == "conditions":
-            kinds = {each["type"] for each in value}
-            obj[field] = [each for each in obj.get(field, []) if each["type"] not in kinds] + value
-        elif isinstance(value, dict):
-            merge(obj.setdefault(field, {}), value)
-        else:
-            obj[field] = value
-
-
-def apply_operation(obj: Object, operation: Object) -> bool:
-    """One operation of a JSON patch, on the object itself; False if it was a test that fails."""
-    *parents, last = operation["path"].strip("/").split("/")
-    for part in parents:
-        obj = obj[part]
-    if operation["op"] == "test":
-        return bool(obj.get(last) == operation["value"])
-    if operation["op"] == "remove":
-        del obj[last]
-    else:
-        obj[last] = operation["value"]
-    return True
 
 
 def refusal(code: int, message: str) -> Response:
