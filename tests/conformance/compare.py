@@ -4,8 +4,7 @@ A step that a real KubeVirt takes in some runs only is `{sometimes: step}` in wh
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 
 from tests.conformance.course import LIFE
 from virtflow.kube import Object
@@ -17,6 +16,7 @@ Account = Object
 
 Step = str | dict[str, str]
 ABOUT = ("object", "times")
+Differ = Callable[[Object, Object], Iterable[str]]
 UNWATCHED = ("spec", "label ", "annotation ", "finalizer ")
 
 
@@ -60,7 +60,7 @@ def _without_actor(step: Step) -> Step:
     return step.partition(" ")[2] or step
 
 
-def _differences(recorded: list[Object], observed: list[Object], differ: Any) -> Iterator[str]:
+def _differences(recorded: list[Object], observed: list[Object], differ: Differ) -> Iterator[str]:
     """Objects of one alias are paired so that they differ least; a drawn name does not tell which is which."""
     there = _by_alias(observed)
     for alias, expected in _by_alias(recorded).items():
@@ -82,7 +82,7 @@ def _by_alias(entries: Iterable[Object]) -> dict[str, list[Object]]:
     return dict(found)
 
 
-def _closest(expected: list[Object], there: list[Object], differ: Any) -> list[tuple[Object, Object]]:
+def _closest(expected: list[Object], there: list[Object], differ: Differ) -> list[tuple[Object, Object]]:
     left, pairs = list(there), []
     # Those that agree with something first, so that no other takes it from them.
     for one in sorted(expected, key=lambda one: min((len(list(differ(one, other))) for other in there), default=0)):

@@ -210,9 +210,8 @@ class Stage:
     def _events(self, heard: set[tuple[str, str]]) -> list[str]:
         new = (event for event in self._informers[EVENTS].items() if versioned(event) not in heard)
         # A kubelet tells of each container; the recordings' nodes were played by kwok.
-        return sorted(
-            {event_told(event, self._names) for event in new if event["source"].get("component") != "kubelet"}
-        )
+        of_interest = (event for event in new if event.get("source", {}).get("component") != "kubelet")
+        return sorted({event_told(event, self._names) for event in of_interest})
 
     async def _rows(self, resource: Resource) -> list[str]:
         table = await self._kube.request("GET", resource.path(self.namespace), headers={"Accept": TABLE})
