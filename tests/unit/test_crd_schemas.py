@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from clusters.kubevirt.api.decoding import decode
 from clusters.kubevirt.crds import schema
+from tests.unit.schema_values import values
 from virtflow.kube import Object
 
 KINDS = ("VirtualMachine", "VirtualMachineInstance", "VirtualMachineInstanceReplicaSet")
@@ -64,3 +68,10 @@ def test_each_field_of_the_api_is_in_the_schema_and_no_other(kind: str) -> None:
     found = dict(fields_of_schema(schema(kind)))
     wanted = dict(fields_of_type(kind))
     assert found == wanted
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
+@given(data=st.data(), kind=st.sampled_from(KINDS))
+def test_whatever_the_schema_takes_can_be_read(data: st.DataObject, kind: str) -> None:
+    spec = data.draw(values(schema(kind)["properties"]["spec"], "template.spec"))
+    assert decode(kind, {"metadata": {}, "spec": spec})["spec"].keys() == spec.keys()
