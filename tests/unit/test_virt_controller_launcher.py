@@ -93,9 +93,11 @@ def test_the_instances_own_affinity_is_kept(keys: list[str]) -> None:
     assert all(term["matchExpressions"][-1]["operator"] == "DoesNotExist" for term in found)
 
 
-def test_a_claim_is_mounted() -> None:
+def test_what_an_instance_says_of_its_names_is_its_pods() -> None:
     vmi = make_vmi()
-    vmi["spec"]["volumes"].append({"name": "data", "persistentVolumeClaim": {"claimName": "pvc"}})
+    config = {"nameservers": ["192.0.2.1"]}
+    said = {"hostname": "web", "subdomain": "front", "dnsPolicy": "None", "dnsConfig": config}
+    vmi["spec"] |= said
     pod = launcher_pod(vmi)["spec"]
-    assert {"name": "data", "persistentVolumeClaim": {"claimName": "pvc"}} in pod["volumes"]
-    assert any(mount["name"] == "data" for mount in pod["containers"][0]["volumeMounts"])
+    assert {name: pod[name] for name in said} == said
+    assert launcher_pod(make_vmi())["spec"]["hostname"] == "test-vm"

@@ -233,3 +233,16 @@ def test_an_instance_without_a_status_yet_is_starting() -> None:
     vm["metadata"]["generation"] = 2
     assert reconciler.spec_writes(vm, vmi, [revision(make_vm())], NOW) == []
     assert status_of(vm, vmi)["printableStatus"] == "Starting"
+
+
+def test_a_machine_whose_template_has_no_spec_starts_an_empty_instance() -> None:
+    vm = make_vm()
+    vm["spec"] = vm["spec"] | {"template": {"metadata": {}}}
+    assert "volumeSnapshotStatuses" not in status_of(vm, None)
+    created = next(
+        write
+        for write in reconciler.spec_writes(vm, None, [], NOW)
+        if described([write]) == ["Create VirtualMachineInstance"]
+    )
+    assert isinstance(created, Create)
+    assert created.body["spec"] == {"domain": {"devices": {}}}

@@ -36,7 +36,15 @@ MOUNTS = {
     "libvirt-runtime": "/var/run/libvirt",
     "sockets": "/var/run/kubevirt/sockets",
 }
-PASSED_ON = ("priorityClassName", "schedulerName", "tolerations", "topologySpreadConstraints", "dnsPolicy")
+PASSED_ON = (
+    "dnsConfig",
+    "dnsPolicy",
+    "priorityClassName",
+    "schedulerName",
+    "subdomain",
+    "tolerations",
+    "topologySpreadConstraints",
+)
 
 
 def launcher_pod(vmi: Object) -> Object:
@@ -63,7 +71,7 @@ def launcher_pod(vmi: Object) -> Object:
         },
         "spec": {
             "restartPolicy": "Never",
-            "hostname": meta["name"][:63].rstrip("-."),
+            "hostname": spec.get("hostname") or meta["name"].partition(".")[0][:63].rstrip("-"),
             "terminationGracePeriodSeconds": grace + 30,
             "automountServiceAccountToken": False,
             "enableServiceLinks": False,
@@ -187,10 +195,6 @@ def compute(vmi: Object, grace: int) -> Object:
                 for index, volume in enumerate(vmi["spec"].get("volumes", []))
                 if "containerDisk" in volume
             ),
-            *(
-                {"name": name, "mountPath": f"/var/run/kubevirt-private/vmi-disks/{name}"}
-                for name, _ in claims(vmi["spec"])
-            ),
             {
                 "name": "hotplug-disks",
                 "mountPath": "/var/run/kubevirt/hotplug-disks",
@@ -297,17 +301,6 @@ def container_disks(spec: Object) -> list[Object]:
     return [volume for volume in spec.get("volumes", []) if "containerDisk" in volume]
 
 
-def claims(spec: Object) -> list[tuple[str, str]]:
-    """Names of the volumes that are on a PersistentVolumeClaim, and of the claims."""
-    found = []
-    for volume in spec.get("volumes", []):
-        if "persistentVolumeClaim" in volume:
-            found.append((volume["name"], volume["persistentVolumeClaim"]["claimName"]))
-        elif "dataVolume" in volume:
-            found.append((volume["name"], volume["dataVolume"]["name"]))
-    return found
-
-
 def image_volume(name: str, reference: str, policy: str) -> Object:
     return {"name": name, "image": {"reference": reference, "pullPolicy": policy}}
 
@@ -324,7 +317,6 @@ def volumes(spec: Object) -> list[Object]:
             )
             for disk in disks
         ),
-        *({"name": name, "persistentVolumeClaim": {"claimName": claim}} for name, claim in claims(spec)),
         *([image_volume("launcher-volume", IMAGE, "IfNotPresent")] if disks else []),
         {"name": "hotplug-disks", "emptyDir": {}},
     ]

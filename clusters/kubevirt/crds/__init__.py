@@ -1,4 +1,6 @@
-"""KubeVirt's custom resources as the stand-in knows them: the single source of what an object may look like.
+"""KubeVirt's custom resources: the single source of what an object may look like.
+
+The schemas have every field of KubeVirt 1.9's API with its type and constraints, but for descriptions.
 
 The kube-apiserver prunes and checks objects by these schemas; virt-api's webhooks check by the very same ones
 before it, as KubeVirt's do, so that a missing field has one owner and two voices. The three kinds share the
