@@ -7,7 +7,7 @@ too much.
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import pairwise
@@ -217,6 +217,10 @@ def owners(objects: list[Object]) -> list[str]:
     return sorted((controller_of(obj) or {})["uid"] for obj in objects)
 
 
+def kinds(server: ApiServer) -> set[str]:
+    return {plural for plural, namespace, _ in server.objects if namespace == NAMESPACE}
+
+
 def names(objects: list[Object]) -> list[str]:
     return [obj["metadata"]["name"] for obj in objects]
 
@@ -257,7 +261,6 @@ async def interleaving(seed: int, deeds: list[tuple[int, str]], deaths: set[int]
 
 
 SETS = {"one": "vmirs-uid", "two": "other-uid"}
-LABELS: list[dict[str, str]] = [{"app": "test"}, {"app": "other"}]
 CLAIMS = st.sampled_from(
     [
         *(
@@ -265,7 +268,7 @@ CLAIMS = st.sampled_from(
             for name in SETS
             for deed in ("scale-0", "scale-1", "scale-4", "pause", "resume", "orphan")
         ),
-        *("leave", "come", "newcomer", "delete instance", "crash"),
+        *("leave", "come", "taken", "newcomer", "delete instance", "crash"),
     ]
 )
 
@@ -308,9 +311,10 @@ async def claim(server: ApiServer, deed: str, number: int, crash: Callable[[], N
         case ["orphan", name]:
             await server.remove_only(REPLICA_SETS, name)
             await server.add(REPLICA_SETS, fresh(make_vmirs(1, name, f"{name}-{number}")))
-        case ["leave" | "come" as how]:
-            for vmi in instances[:1] if how == "leave" else instances[-1:]:
-                await server.relabel(INSTANCES, vmi["metadata"]["name"], LABELS[how == "leave"])
+        case ["leave" | "come" | "taken" as how]:
+            for vmi in instances[-1:] if how == "come" else instances[:1]:
+                labels = {"app": "test" if how == "come" else "other"}
+                await server.relabel(INSTANCES, vmi["metadata"]["name"], labels, keep_owners=how != "taken")
         case ["newcomer"]:
             vmi = make_vmi()
             vmi["metadata"] |= {"name": f"newcomer-{number}", "uid": f"newcomer-{number}"}
@@ -345,6 +349,32 @@ def has_its_share(vmirs: Object, selected: list[Object]) -> bool:
     )
 
 
+class SetsUnseen(ApiServer):
+    """Tells nobody any more, once it is asked to, of what becomes of replica sets."""
+
+    hides = False
+
+    async def stream(self, path: str, query: Mapping[str, str], timeout: timedelta) -> AsyncGenerator[Object, None]:
+        async for event in super().stream(path, query, timeout):
+            if self.hides and REPLICA_SETS in path:
+                await asyncio.Future()
+            yield event
+
+
+def test_a_set_that_goes_does_not_take_back_whom_it_lets_go_though_the_cache_has_not_heard_of_it() -> None:
+    async def test() -> None:
+        server = SetsUnseen(clock=virtual_now)
+        async with running(server):
+            await server.add(REPLICA_SETS, fresh(make_vmirs(2, "one")))
+            await server.until(lambda: has_its_share(server.find(REPLICA_SETS, "one") or {}, server.all(INSTANCES)))
+            server.hides = True
+            await server.let_go(REPLICA_SETS, "one")
+            await asyncio.sleep(60)
+            assert [controller_of(vmi) for vmi in server.all(INSTANCES)] == [None, None]
+
+    run_in_virtual_time(test())
+
+
 def fresh(obj: Object) -> Object:
     """As a user makes it: without what the controller adds."""
     meta = {key: value for key, value in obj["metadata"].items() if key not in ("annotations", "finalizers")}
@@ -368,7 +398,7 @@ async def test_deleting_a_virtual_machine_leaves_nothing() -> None:
         await server.add("virtualmachines", fresh(make_vm()))
         await server.until(lambda: is_running(server))
         await server.remove("virtualmachines", "test-vm")
-        await server.until(lambda: {key[0] for key in server.objects if key[1] == NAMESPACE} == {"events"})
+        await server.until(lambda: kinds(server) == {"events"})
 
 
 @settings(max_examples=25, deadline=None)
@@ -381,7 +411,7 @@ def test_a_vm_deleted_at_any_moment_of_its_start_leaves_nothing(seed: int, pause
             for _ in range(pause):
                 await asyncio.sleep(0)
             await server.remove("virtualmachines", "test-vm")
-            await server.until(lambda: kinds(server) <= {"events", "nodes"}, timedelta(minutes=30))
+            await server.until(lambda: kinds(server) <= {"events"}, timedelta(minutes=30))
 
     run_in_virtual_time(deleted_meanwhile())
 

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from clusters.kubevirt.controller.membership import adoptions, members, releases
 from clusters.kubevirt.controller.selectors import format_selector, selects
 from clusters.kubevirt.controller.writes import Patch
-from tests.unit.virt_controller_support import apply_operation, deleting, make_vmi, make_vmirs
+from tests.unit.patching import apply_operation
+from tests.unit.virt_controller_support import deleting, make_vmi, make_vmirs
 from virtflow.kube import Object
 
 FOREIGN = {"apiVersion": "v1", "kind": "ConfigMap", "name": "mark", "uid": "mark-uid"}

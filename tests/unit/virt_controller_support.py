@@ -212,10 +212,12 @@ class ApiServer(KubeClient):
             new["metadata"]["generation"] += 1
             await self._store(plural, new, "MODIFIED")
 
-    async def relabel(self, plural: str, name: str, labels: dict[str, str]) -> None:
+    async def relabel(self, plural: str, name: str, labels: dict[str, str], *, keep_owners: bool = True) -> None:
         if obj := self.find(plural, name):
             new = deepcopy(obj)
             new["metadata"]["labels"] = labels
+            if not keep_owners:
+                new["metadata"]["ownerReferences"] = []
             await self._store(plural, new, "MODIFIED")
 
     async def remove(self, plural: str, name: str) -> None:
@@ -223,7 +225,13 @@ class ApiServer(KubeClient):
             await self._delete(plural, obj)
 
     async def remove_only(self, plural: str, name: str) -> None:
-        """An orphaning delete: it says first that it goes, then lets go what it owns, then is gone."""
+        """An orphaning delete."""
+        await self.let_go(plural, name)
+        if (obj := self.find(plural, name)) is not None:
+            await self._store(plural, with_finalizers(deepcopy(obj), []), "MODIFIED")
+
+    async def let_go(self, plural: str, name: str) -> None:
+        """The part of it before the object is gone: it says that it goes, and lets go what it owns."""
         if (obj := self.find(plural, name)) is None:
             return
         await self._store(plural, with_finalizers(deleting(deepcopy(obj)), ["orphan"]), "MODIFIED")
@@ -232,8 +240,6 @@ class ApiServer(KubeClient):
                 new = deepcopy(each)
                 new["metadata"]["ownerReferences"].remove(owner)
                 await self._store(of, new, "MODIFIED")
-        if (last := self.find(plural, name)) is not None:
-            await self._store(plural, with_finalizers(deepcopy(last), []), "MODIFIED")
 
     async def until(self, holds: Any, timeout: timedelta = timedelta(seconds=20)) -> None:
         async with asyncio.timeout(timeout.total_seconds()), self._changed:
