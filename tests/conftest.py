@@ -4,11 +4,18 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from clusters.endpoints import Endpoints
 from clusters.local import LocalCluster
 from virtflow.settings import Settings
+
+# How long an example takes says something of the machine, nothing of the code.
+hypothesis.settings.register_profile(
+    "virtflow", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("virtflow")
 
 
 @pytest.fixture

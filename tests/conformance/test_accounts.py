@@ -105,13 +105,13 @@ STARTED = [
 
 
 @given(st.integers(0, 2**32))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_names_uids_and_versions_are_of_no_account(seed: int) -> None:
     assert account(start(Log(seed)).records()) == STARTED
 
 
 @given(st.data(), st.sampled_from([404, 409, 422]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_lost_races_are_of_no_account(data: st.DataObject, code: int) -> None:
     log, tried = start(Log()), Log()
     tried.write(CONTROLLER, "update", "VirtualMachineInstance", code=code, message="too late")
@@ -121,7 +121,7 @@ def test_lost_races_are_of_no_account(data: st.DataObject, code: int) -> None:
 
 
 @given(st.randoms(use_true_random=False))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_how_the_writes_to_two_objects_interleave_is_of_no_account(chance: random.Random) -> None:
     records = start(Log()).records()
     pods, others = ([each for each in records if (each.kind == "Pod") is yes] for yes in (True, False))

@@ -9,7 +9,7 @@ from tests.conformance.situations import load_situations
 from tests.conformance.support import observed
 
 ACCOUNTS = {situation.name: situation.account for situation in load_situations()}
-few = settings(max_examples=40, deadline=None)
+few = settings(max_examples=40)
 
 
 @st.composite

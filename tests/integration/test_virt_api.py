@@ -158,9 +158,7 @@ def drawn(kind: str) -> list[Object]:
     """Some specs that the schema takes, always the same ones."""
     found: list[Object] = []
 
-    @settings(
-        derandomize=True, database=None, deadline=None, max_examples=40, suppress_health_check=list(HealthCheck)
-    )
+    @settings(derandomize=True, database=None, max_examples=40, suppress_health_check=list(HealthCheck))
     @given(st.data())
     def draw(data: st.DataObject) -> None:
         found.append(data.draw(values(schema(kind)["properties"]["spec"], "template.spec")))

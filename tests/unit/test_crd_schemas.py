@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusters.kubevirt.api.decoding import decode
@@ -70,7 +70,7 @@ def test_each_field_of_the_api_is_in_the_schema_and_no_other(kind: str) -> None:
     assert found == wanted
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
+@settings(max_examples=60)
 @given(data=st.data(), kind=st.sampled_from(KINDS))
 def test_whatever_the_schema_takes_can_be_read(data: st.DataObject, kind: str) -> None:
     spec = data.draw(values(schema(kind)["properties"]["spec"], "template.spec"))

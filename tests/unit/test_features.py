@@ -230,7 +230,7 @@ LINES = st.sampled_from(
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(lines=st.lists(LINES | st.text(max_size=12), max_size=12))
 def test_whatever_is_in_a_file_is_told_and_not_raised(
     tmp_path_factory: pytest.TempPathFactory, lines: list[str]

@@ -138,7 +138,7 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(steps)
 async def test_any_order_of_events_ends_in_what_the_server_has(steps: list[tuple[str, Any]]) -> None:
     store = Store()

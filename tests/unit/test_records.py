@@ -151,7 +151,6 @@ def is_one_of(events: list[Event]) -> Callable[[Event], bool]:
 
 
 @pytest.mark.anyio
-@settings(deadline=None)
 @given(LOGS)
 async def test_an_index_finds_what_a_look_at_every_line_finds(events: list[Event]) -> None:
     with logs() as (audit_log, _, records):
@@ -172,7 +171,7 @@ CUTS = st.lists(st.integers(1, 4000), max_size=8)
 
 
 @pytest.mark.anyio
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.data(), LOGS, CUTS)
 async def test_how_the_log_came_about_does_not_matter(
     data: st.DataObject, events: list[Event], cuts: list[int]
@@ -290,7 +289,6 @@ async def test_others_have_their_turn_while_a_long_log_is_read(monkeypatch: pyte
 
 
 @pytest.mark.anyio
-@settings(deadline=None)
 @given(turns=st.integers(0, 30))
 async def test_who_is_cancelled_while_reading_leaves_the_rest_to_the_next(turns: int) -> None:
     with logs() as (audit_log, _, records), pytest.MonkeyPatch.context() as patch:

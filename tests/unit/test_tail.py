@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.log_support import RotatingWriter
@@ -39,7 +39,6 @@ def at_once(files: list[bytes]) -> list[bytes]:
     return [*(line for lines in rotated for line in lines), *(line for line in newest if line.endswith(b"\n"))]
 
 
-@settings(deadline=None)
 @given(HAPPENINGS)
 def test_each_line_is_read_once_and_in_order(happenings: list[bytes | str]) -> None:
     files, read = [b""], []
@@ -63,7 +62,6 @@ def test_each_line_is_read_once_and_in_order(happenings: list[bytes | str]) -> N
             assert read_all(successor) == at_once(files)
 
 
-@settings(deadline=None)
 @given(st.lists(WRITES, min_size=1, max_size=5), st.integers(0, 5))
 def test_a_rotation_during_the_look_for_one_loses_nothing(contents: list[bytes], before: int) -> None:
     """Each time the log has been opened, before the others are listed, it is rotated under the reader's hands."""

@@ -1,6 +1,6 @@
 """Whatever the API stores, with or without virt-api's defaults, a launcher pod can be made of it."""
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusters.kubevirt.api.mutate import mutate_new_instance
@@ -12,7 +12,7 @@ from tests.unit.schema_values import values
 from tests.unit.virt_controller_support import make_vm
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_pod_can_be_made_of_any_machine(data: st.DataObject) -> None:
     spec = data.draw(values(schema("VirtualMachine")["properties"]["spec"], "template.spec"))

@@ -229,7 +229,7 @@ DEATHS = st.sets(st.integers(1, 300), max_size=6)
 LOSSES = st.sampled_from([0, 0.02, 0.2])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32),
     deeds=st.lists(st.tuples(PAUSES, st.sampled_from([*DEEDS, CRASH])), max_size=8),
@@ -273,7 +273,7 @@ CLAIMS = st.sampled_from(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32), deeds=st.lists(st.tuples(PAUSES, CLAIMS), max_size=8), deaths=DEATHS, losses=LOSSES
 )
@@ -401,7 +401,7 @@ async def test_deleting_a_virtual_machine_leaves_nothing() -> None:
         await server.until(lambda: kinds(server) == {"events"})
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32), pause=PAUSES, strategy=st.sampled_from(["Always", "RerunOnFailure", "Once"]))
 def test_a_vm_deleted_at_any_moment_of_its_start_leaves_nothing(seed: int, pause: int, strategy: str) -> None:
     async def deleted_meanwhile() -> None:

@@ -210,7 +210,7 @@ def of_stranger(renewed: str) -> Object:
 CUTS = st.lists(st.tuples(st.floats(0.1, 20), st.integers(0, 2), st.sampled_from(["cut", "deaf"])), max_size=12)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32), cuts=CUTS)
 def test_two_never_lead_at_once(seed: int, cuts: list[tuple[float, int, str]]) -> None:
     run_in_virtual_time(partitions(seed, cuts))

@@ -1,7 +1,7 @@
 from datetime import timedelta
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clusters.kubevirt.controller import vm as reconciler
@@ -45,13 +45,11 @@ def test_the_delay_grows_with_the_square_of_the_failures(count: int, shortest: i
     assert max(delays) - min(delays) > (longest - shortest) * SECOND / 2, "those that fail together retry together"
 
 
-@settings(deadline=None)
 @given(st.integers(6, 10_000), UIDS)
 def test_the_delay_has_an_upper_bound(count: int, uid: str) -> None:
     assert delay(count, uid) == LONGEST_DELAY
 
 
-@settings(deadline=None)
 @given(st.lists(UIDS, min_size=1, max_size=8, unique=True), st.sampled_from(["Failed", "Succeeded"]))
 def test_each_instance_that_never_ran_is_counted_once(uids: list[str], phase: str) -> None:
     failure: Object | None = None
@@ -72,7 +70,6 @@ def test_an_instance_that_ran_ends_the_count(phase: str) -> None:
     assert next_start_failure(FAILURE, make_vmi(phase, phaseTransitionTimestamps=HAS_RUN), NOW) is None
 
 
-@settings(deadline=None)
 @given(st.timedeltas(timedelta(0), timedelta(minutes=10)))
 def test_the_time_left_shrinks_to_nothing(passed: timedelta) -> None:
     left = time_left(FAILURE, NOW + passed)
