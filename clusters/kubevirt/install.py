@@ -25,6 +25,12 @@ NAMESPACE = "kubevirt"
 PROGRAMS = ("kubevirt-apiserver", "kubevirt-controller", "kubevirt-handler")
 WEBHOOK_TIMEOUT_SECONDS = 10
 
+NOT_BY_KUBEVIRT = {
+    "name": "not-by-kubevirt",
+    "expression": "request.operation == 'CREATE' || "
+    f"!request.userInfo.username.startsWith('system:serviceaccount:{NAMESPACE}:kubevirt-')",
+}
+
 READ = ["get", "list", "watch"]
 WRITE = ["update", "patch"]
 VMS, VMIS, REPLICA_SETS = (
@@ -73,11 +79,13 @@ class Webhook:
     path: str
     resource: str
     operations: tuple[str, ...] = ("CREATE", "UPDATE")
+    spares_kubevirt: bool = False
+    """Whether an update by KubeVirt's own programs is not asked about: the answer would be yes, twelve times a VM."""
 
 
 MUTATORS = (
     Webhook("virtualmachines-mutator", "/virtualmachines-mutate", VMS),
-    Webhook("virtualmachineinstances-mutator", "/virtualmachineinstances-mutate", VMIS),
+    Webhook("virtualmachineinstances-mutator", "/virtualmachineinstances-mutate", VMIS, spares_kubevirt=True),
 )
 VALIDATORS = (
     Webhook(
@@ -91,6 +99,7 @@ VALIDATORS = (
         "/virtualmachineinstances-validate-update",
         VMIS,
         ("UPDATE",),
+        spares_kubevirt=True,
     ),
     Webhook("virtualmachine-validator", "/virtualmachines-validate", VMS),
     Webhook("virtualmachinereplicaset-validator", "/virtualmachinereplicaset-validate", REPLICA_SETS),
@@ -148,6 +157,7 @@ def configuration(name: str, webhooks: tuple[Webhook, ...], api_url: str, ca_bun
                 "sideEffects": "None",
                 "failurePolicy": "Fail",
                 "timeoutSeconds": WEBHOOK_TIMEOUT_SECONDS,
+                "matchConditions": [NOT_BY_KUBEVIRT] if webhook.spares_kubevirt else [],
             }
             for webhook in webhooks
         ],
