@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusters.kubevirt.api import app
@@ -171,6 +171,7 @@ def review(obj: object, old: object) -> bytes:
 
 
 @pytest.mark.anyio
+@settings(deadline=None)  # The first example reads the schemas.
 @given(
     path=st.sampled_from(sorted(WEBHOOKS)),
     body=st.one_of(
