@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from clusters.kubevirt.crds import schema
 from tests.unit.admission_cases import CASES, Case
 from tests.unit.schema_values import full, values
-from virtflow.kube import KubeClient, Object, Response
+from virtflow.kube import KubeClient, KubeError, Object, Response
 from virtflow.kube.resources import VMIRS, VMIS, VMS
 
 RESOURCES = {resource.kind: resource for resource in (VMS, VMIS, VMIRS)}
@@ -207,3 +207,19 @@ async def test_kinds_are_served_with_the_short_names_and_subresources_of_kubevir
         "virtualmachineinstancereplicasets/status": None,
         "virtualmachineinstancereplicasets/scale": None,
     }
+
+
+@pytest.mark.anyio
+async def test_only_kubevirt_changes_a_stored_instance(kube: KubeClient) -> None:
+    spec = next(case for case in CASES if case.case == "minimal").spec["template"]["spec"]
+    # No node has this label: the instance stays as it is.
+    body = {"metadata": {"name": "stored"}}
+    await kube.create(VMIS, body | {"spec": spec | {"nodeSelector": {"no": "node"}}}, NAMESPACE)
+    try:
+        found = await kube.patch(VMIS, "stored", {"status": {"phase": "Succeeded"}}, NAMESPACE)
+        assert found["status"]["phase"] != "Succeeded"
+        with pytest.raises(KubeError, match="update of VMI object is restricted") as refused:
+            await kube.patch(VMIS, "stored", {"spec": {"hostname": "other"}}, NAMESPACE)
+        assert refused.value.code == 422
+    finally:
+        await kube.delete(VMIS, "stored", NAMESPACE)

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusters.kubevirt.api import app
@@ -105,6 +105,16 @@ async def test_only_kubevirt_changes_an_instances_spec(virt_api: httpx.AsyncClie
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(("user", "phase"), [("tenant", "Scheduling"), (CONTROLLER, "Running")])
+async def test_an_instances_status_is_kubevirts_to_write(virt_api: httpx.AsyncClient, user: str, phase: str) -> None:
+    spec = MINIMAL["template"]["spec"]
+    old: Object = {"metadata": {}, "spec": spec, "status": {"phase": "Scheduling"}}
+    update: Object = {"metadata": {}, "spec": spec, "status": {"phase": "Running"}}
+    response = await ask(virt_api, "/virtualmachineinstances-mutate", update, old, user)
+    assert patched(update, response)["status"] == {"phase": phase}
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     ("expression", "refusal"),
     [
@@ -161,6 +171,7 @@ def review(obj: object, old: object) -> bytes:
 
 
 @pytest.mark.anyio
+@settings(deadline=None)  # The first example reads the schemas.
 @given(
     path=st.sampled_from(sorted(WEBHOOKS)),
     body=st.one_of(

@@ -70,6 +70,33 @@ def test_each_field_of_the_api_is_in_the_schema_and_no_other(kind: str) -> None:
     assert found == wanted
 
 
+CONSTRAINTS = (
+    *("default", "enum", "nullable", "maxItems", "maxLength", "minimum", "maximum"),
+    *(f"x-kubernetes-{name}" for name in ("preserve-unknown-fields", "list-map-keys")),
+)
+
+
+def constraints(rule: Object, path: str) -> Iterator[tuple[str, Object]]:
+    found = {name.removeprefix("x-kubernetes-"): rule[name] for name in CONSTRAINTS if name in rule}
+    if rule.get("x-kubernetes-list-type") == "set":
+        found["list-type"] = "set"
+    if "x-kubernetes-validations" in rule:
+        found["validations"] = [check["rule"] for check in rule["x-kubernetes-validations"]]
+    if found:
+        yield path, found
+    for name, below in rule.get("properties", {}).items():
+        yield from constraints(below, f"{path}.{name}".lstrip("."))
+    if "items" in rule:
+        yield from constraints(rule["items"], f"{path}[]")
+
+
+@pytest.mark.parametrize(("kind", "part"), [("VirtualMachine", ""), ("VirtualMachineInstance", "status")])
+def test_what_is_asked_of_a_value_beside_its_type(kind: str, part: str) -> None:
+    wanted = yaml.safe_load((Path(__file__).parent / "kubevirt_constraints.yaml").read_text())[kind]
+    rule = schema(kind)["properties"][part] if part else schema(kind)
+    assert dict(constraints(rule, part)) == wanted
+
+
 @settings(max_examples=60)
 @given(data=st.data(), kind=st.sampled_from(KINDS))
 def test_whatever_the_schema_takes_can_be_read(data: st.DataObject, kind: str) -> None:

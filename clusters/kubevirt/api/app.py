@@ -87,10 +87,10 @@ def mutate_virtual_machine(review: Review) -> Verdict:
 def mutate_instance(review: Review) -> Verdict:
     if not review.is_update:
         return Verdict(review.changes(mutate_new_instance(review.obj)))
-    status = {} if review.old is None else review.old.get("status", {})
-    if review.from_kubevirt or review.obj.get("status", {}) == status:
+    if review.from_kubevirt or review.old is None:
         return Verdict()
-    return Verdict({"status": status})
+    status = review.old.get("status", {})
+    return Verdict({} if review.obj.get("status", {}) == status else {"status": status})
 
 
 def validate_virtual_machine(review: Review) -> Verdict:
@@ -98,7 +98,7 @@ def validate_virtual_machine(review: Review) -> Verdict:
         return Verdict()
     spec = review.obj["spec"]
     instance = spec["template"].get("spec", {})
-    refuse(vm_causes(review.obj, review.old, review.from_kubevirt))
+    refuse(vm_causes(review.obj, review.is_update, review.from_kubevirt))
     refuse(unmodelled_causes("spec.template.spec", instance, spec))
     deprecated = (RUNNING_IS_DEPRECATED,) if "running" in spec else ()
     return Verdict(warnings=(*deprecated, *unmodelled_warnings("spec.template.spec", instance)))

@@ -33,13 +33,13 @@ OPERATORS: dict[str, Callable[[str | None, list[str]], bool]] = {
 }
 
 
-def vm_causes(vm: Object, old: Object | None, from_kubevirt: bool) -> Iterator[Cause]:
-    """What is wrong with a VirtualMachine; `old` is the stored one, on an update."""
+def vm_causes(vm: Object, is_update: bool, from_kubevirt: bool) -> Iterator[Cause]:
+    """What is wrong with a VirtualMachine."""
     spec = deepcopy(vm["spec"])
     template = spec["template"]
     instance = template.setdefault("spec", empty_spec())
     set_template_defaults(instance)
-    if old is None:
+    if not is_update:
         discontinued = list(discontinued_bindings("spec", instance))
         if discontinued:
             yield from discontinued
