@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from clusters.kubevirt.api import app
 from clusters.kubevirt.api.app import WEBHOOKS
+from clusters.kubevirt.api.eviction import EVICTION_PATH
 from clusters.kubevirt.install import MUTATORS, VALIDATORS, Webhook
 from tests.unit.admission_cases import CASES, Case, merged
 from virtflow.kube import Object
@@ -202,4 +203,4 @@ async def test_it_is_healthy(virt_api: httpx.AsyncClient) -> None:
 
 
 def test_each_webhook_that_is_installed_is_served() -> None:
-    assert {webhook.path for webhook in (*MUTATORS, *VALIDATORS)} == WEBHOOKS.keys()
+    assert {webhook.path for webhook in (*MUTATORS, *VALIDATORS)} == {*WEBHOOKS, EVICTION_PATH}

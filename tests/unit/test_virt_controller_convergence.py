@@ -208,8 +208,8 @@ def is_told(vm: Object, vmi: Object | None) -> bool:
         status.get("printableStatus") == (ended if vmi is None or is_final(vmi) else running)
         and status.get("ready", False) is (vmi is not None and not is_final(vmi))
         and status.get("created", False) is (vmi is not None)
-        and "stateChangeRequests" not in status
-        and (not never_ran or vm["spec"]["runStrategy"] == "Once")
+        # Once neither stops nor restarts as asked, nor does it try again what failed.
+        and (vm["spec"]["runStrategy"] == "Once" or not ("stateChangeRequests" in status or never_ran))
     )
 
 

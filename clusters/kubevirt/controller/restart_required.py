@@ -43,7 +43,7 @@ def placement_writes(vm: Object, vmi: Object, started_from: Object | None, now: 
 
 
 def template_spec(obj: Object) -> Object:
-    spec: Object = obj["spec"]["template"]["spec"]
+    spec: Object = obj["spec"]["template"].get("spec") or {}
     return spec
 
 
