@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusters.kubevirt.controller.lease import LeadershipLostError, Lease
-from tests.unit.virt_controller_support import ApiServer, Line, run_in_virtual_time
+from tests.unit.simulated_apiserver import ApiServer, Line
+from tests.unit.virtual_time import run_in_virtual_time
 from virtflow.kube import Object
 
 MINUTE = timedelta(minutes=1)
