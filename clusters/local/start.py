@@ -46,7 +46,7 @@ def _describe(name: str, kubernetes: Kubernetes) -> Endpoints:
     ports = kubernetes.ports
     return Endpoints(
         name=name,
-        kubevirt="stand-in (no package registry ships KubeVirt; docs/DEVIATIONS.md says what it models)",
+        kubevirt="stand-in (KubeVirt itself comes as container images; docs/DEVIATIONS.md says what it models)",
         kubeconfig=kubernetes.kubeconfig,
         ca_cert=kubernetes.ca_cert,
         gateway_url=f"https://127.0.0.1:{ports.gateway}",
