@@ -228,13 +228,13 @@ AUDIT_POLICY: dict[str, Any] = {
     "omitStages": ["RequestReceived"],
     "omitManagedFields": True,
     "rules": [
+        # Whether the stand-in lives from its watches, as it should.
+        {"level": "Metadata", "verbs": ["list"], "userGroups": ["system:serviceaccounts:kubevirt"]},
         # Leases are renewed all the time, and events and node heartbeats prove nothing.
         {"level": "None", "resources": [{"group": "coordination.k8s.io"}, {"group": "events.k8s.io"}]},
         {"level": "None", "resources": [{"group": "", "resources": ["nodes", "nodes/status"]}]},
         # Whether the harness asks for more than it needs: its own reads, too, and those of the gateway for a tenant.
         {"level": "Metadata", "verbs": ["get", "list"], "users": HARNESS, "resources": [{"group": "kubevirt.io"}]},
-        # Whether the stand-in lives from its watches, as it should.
-        {"level": "Metadata", "verbs": ["list"], "userGroups": ["system:serviceaccounts:kubevirt"]},
         # The proof of a sequence is in the bodies: owner references, phases, replicas.
         {"level": "RequestResponse", "verbs": WRITES, "resources": KUBEVIRT_AND_PODS},
         # Everything else by name only. That includes token reviews and requests, whose bodies hold tokens.

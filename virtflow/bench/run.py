@@ -36,8 +36,7 @@ def run_bench(settings: Settings, *, most: int, rounds: int) -> int:
     try:
         figures.add(Figure("virtflow up, toolchain in the cache", _timed(settings, "up"), "s", goal=15))
         with answering():
-            asyncio.run(Bench(cluster, figures, run_id).measure(most, rounds))
-        asyncio.run(measure_stand_in(cluster, figures, run_id, most))
+            asyncio.run(_measure(cluster, figures, run_id, most, rounds))
         figures.add(Figure("virtflow down", _timed(settings, "down"), "s", goal=3))
         figures.add(Figure("virtflow e2e, with its own up and down", _timed(settings, "e2e"), "s", goal=240))
     finally:
@@ -46,6 +45,11 @@ def run_bench(settings: Settings, *, most: int, rounds: int) -> int:
         console.print(figures.table())
         console.print(f"\nReport: {report / 'bench.json'}", markup=False)
     return 0
+
+
+async def _measure(cluster: LocalCluster, figures: Figures, run_id: str, most: int, rounds: int) -> None:
+    await measure_stand_in(cluster, figures, run_id, most)
+    await Bench(cluster, figures, run_id).measure(most, rounds)
 
 
 def _timed(settings: Settings, command: str) -> float:
