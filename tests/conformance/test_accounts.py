@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clusters.kubevirt.controller.workqueue import FAILED_TEST
 from tests.conformance.causes import CAUSES, too_early
 from tests.conformance.course import Memory, course_of, steps_of
 from tests.conformance.names import Names
@@ -42,9 +43,10 @@ class Log:
     ) -> None:
         self.version += 1
         meta = {"name": self.names[kind], "uid": self.uids[kind], "resourceVersion": str(self.version)}
+        message = more.pop("message", "")
         answer = {"kind": kind, "metadata": meta | more.pop("meta", {}), "status": more.pop("status", {})}
         if code >= 400 or sub == "binding":
-            answer = {"kind": "Status", "metadata": {}, "message": more.pop("message", "")}
+            answer = {"kind": "Status", "metadata": {}, "message": message}
         event = {
             "kind": "Event",
             "level": more.pop("level", "RequestResponse"),
@@ -53,7 +55,7 @@ class Log:
             "user": {"username": who[0]},
             "userAgent": who[1],
             "objectRef": {"resource": PLURALS[kind], "name": self.names[kind], "subresource": sub},
-            "responseStatus": {"code": code},
+            "responseStatus": {"code": code} | ({"message": message} if message else {}),
             "requestReceivedTimestamp": f"2026-11-23T06:{len(self.lines) // 60:02}:{len(self.lines) % 60:02}.000000Z",
             "responseObject": answer,
             "requestObject": more.pop("patch", None),
@@ -110,14 +112,38 @@ def test_names_uids_and_versions_are_of_no_account(seed: int) -> None:
     assert account(start(Log(seed)).records()) == STARTED
 
 
-@given(st.data(), st.sampled_from([404, 409, 422]))
+PATCH = [
+    {"op": "test", "path": "/metadata/labels", "value": {}},
+    {"op": "replace", "path": "/metadata/labels", "value": {"app": "test"}},
+]
+INVALID = 'VirtualMachineInstance.kubevirt.io "test-vm" is invalid: metadata.labels: Invalid value'
+
+
+@given(st.data(), st.sampled_from([(404, "", None), (409, "", None), (409, "", PATCH), (422, FAILED_TEST, PATCH)]))
 @settings(max_examples=30)
-def test_lost_races_are_of_no_account(data: st.DataObject, code: int) -> None:
+def test_lost_races_are_of_no_account(data: st.DataObject, lost: tuple[int, str, object]) -> None:
+    code, message, patch = lost
     log, tried = start(Log()), Log()
-    tried.write(CONTROLLER, "update", "VirtualMachineInstance", code=code, message="too late")
+    verb = "patch" if patch else "update"
+    tried.write(CONTROLLER, verb, "VirtualMachineInstance", code=code, message=message, patch=patch)
     at = data.draw(st.integers(0, len(log.lines)))
     log.lines.insert(at, tried.lines[0])
     assert account(log.records()) == STARTED
+
+
+@pytest.mark.parametrize(
+    ("verb", "message", "patch"),
+    [
+        ("patch", INVALID, PATCH),
+        ("patch", FAILED_TEST, {"metadata": {"labels": {"app": "test"}}}),
+        ("update", INVALID, None),
+    ],
+)
+def test_what_the_kube_apiserver_finds_invalid_is_told(verb: str, message: str, patch: object) -> None:
+    log = start(Log())
+    log.write(CONTROLLER, verb, "VirtualMachineInstance", code=422, message=message, patch=patch)
+    (_, instance) = account(log.records())
+    assert instance["life"] == ["virt-controller creates", f"virt-controller fails to {verb} it (422)"]
 
 
 @given(st.randoms(use_true_random=False))
