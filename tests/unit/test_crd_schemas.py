@@ -115,7 +115,7 @@ def test_a_key_of_a_map_is_the_user_s_own(field: str, key: str) -> None:
         return {"spec" if field == "nodeSelector" else "metadata": {field: {key: value}}}
 
     part = next(iter(instance("")))
-    spec = {"domain": {"devices": {}}}
+    spec: Object = {"domain": {"devices": {}}}
     template = instance("any value") | ({} if part == "spec" else {"spec": spec})
     template["spec"] = spec | template["spec"]
     vm = {"metadata": {}, "spec": {"running": True, "template": template}}
