@@ -15,7 +15,7 @@ from temporalio.exceptions import ApplicationError
 from activities.errors import refusals_are_final
 from clusters.endpoints import Endpoints
 from clusters.gateway import AUDIENCE
-from virtflow.kube import KubeClient, describe
+from virtflow.kube import NO_ANSWER, KubeClient, describe
 from workflows.models import Bearer, GatewayAnswer, GatewayRequest, Tenant, Verb
 
 __all__ = ["Gateway"]
@@ -77,7 +77,7 @@ class Gateway:
                 method, self._url + path, headers=headers, data=body, ssl=self._trust, timeout=REQUEST_LIMIT
             ) as response:
                 text = await response.text()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except NO_ANSWER as error:
             # By type and text: the error's repr would hold the request's headers, and the token with them.
             raise ApplicationError(f"The gateway gave no answer to {method} {path}: {describe(error)}") from None
         answer = GatewayAnswer(

@@ -174,10 +174,14 @@ def _settings() -> Settings:
         raise InputError(f"A setting in the environment is not valid. {'; '.join(faults_of(error))}.") from None
 
 
-def _except_loopback_from_proxies() -> None:
+def except_loopback_from_proxies() -> None:
     """The Kubernetes client would ask a proxy in the environment for the local cluster, too."""
-    for variable in ("NO_PROXY", "no_proxy"):
-        os.environ[variable] = ",".join(filter(None, (os.environ.get(variable), "127.0.0.1", "localhost")))
+    # Some programs read the one, some the other, and Python only the second where there are both.
+    variables = ("NO_PROXY", "no_proxy")
+    given = ",".join(os.environ.get(variable, "") for variable in variables).replace(" ", "").split(",")
+    # Beside another name, the asterisk would mean nothing.
+    excepted = ["*"] if "*" in given else dict.fromkeys([*filter(None, given), "127.0.0.1", "localhost"])
+    os.environ.update(dict.fromkeys(variables, ",".join(excepted)))
 
 
 def main() -> NoReturn:
@@ -196,7 +200,7 @@ def main() -> NoReturn:
 def _run() -> int:
     interrupts = Interrupts()
     interrupts.install()
-    _except_loopback_from_proxies()
+    except_loopback_from_proxies()
     try:
         app()
         code = 0

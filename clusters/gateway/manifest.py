@@ -16,6 +16,7 @@ from yaml.constructor import SafeConstructor
 from yaml.resolver import Resolver
 
 from virtflow.kube import Object
+from virtflow.kube.client import encode
 
 __all__ = ["MEDIA_TYPES", "ManifestError", "decode"]
 
@@ -41,6 +42,7 @@ def decode(body: bytes, media_type: str) -> Object:
             raise ManifestError("it must be an object, with apiVersion, kind, metadata and spec")
         _check_depth(manifest)
         json.dumps(manifest, allow_nan=False)  # the numbers JSON has no word for: infinities, endless digits
+        encode(manifest)  # what cannot be sent on: more than 64 bits, half a character
     except RecursionError:
         raise ManifestError(f"{NO_MANIFEST} it is nested deeper than {MAX_DEPTH} levels") from None
     except (ValueError, yaml.YAMLError) as error:

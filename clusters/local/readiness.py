@@ -14,7 +14,7 @@ from temporalio.service import RPCError
 from clusters.endpoints import ClusterError, Endpoints
 from clusters.local.kubernetes import Kubernetes
 from clusters.supervisor import Supervisor
-from virtflow.kube import KubeClient, KubeError
+from virtflow.kube import NO_ANSWER, KubeClient, KubeError
 from virtflow.kube.resources import API_SERVICES, NODE_METRICS
 
 __all__ = ["await_answers", "await_apiserver"]
@@ -80,7 +80,7 @@ async def _answers(http: aiohttp.ClientSession, url: str) -> bool:
     try:
         async with http.get(url) as response:
             return response.status == 200
-    except (aiohttp.ClientError, OSError):
+    except NO_ANSWER:
         return False
 
 
@@ -97,7 +97,7 @@ async def _all_apis_are_available(kube: KubeClient) -> bool:
     """Whether the kube-apiserver has found every API that is served elsewhere: metrics-server's and virt-api's."""
     try:
         services = await kube.list(API_SERVICES)
-    except (KubeError, aiohttp.ClientError, OSError):
+    except (KubeError, *NO_ANSWER):
         return False
     return all(
         any(
@@ -111,7 +111,7 @@ async def _all_apis_are_available(kube: KubeClient) -> bool:
 async def _metrics_server_answers(kube: KubeClient) -> bool:
     try:
         await kube.list(NODE_METRICS)
-    except (KubeError, aiohttp.ClientError, OSError):
+    except (KubeError, *NO_ANSWER):
         return False
     return True
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from fnmatch import fnmatch
 from typing import Any
 
+from clusters.kubevirt.controller.workqueue import FAILED_TEST
 from virtflow.kube import Object
 
 __all__ = [
@@ -56,9 +57,6 @@ ACTORS = (
     ("system:kwok-controller", "*", "node"),
 )
 ROLES = frozenset(actor for _, _, actor in ACTORS)
-LOST_RACES = frozenset({404, 409, 422})
-"""Answers to a write that came too late. It is repeated, or has become needless."""
-
 STATUS_FIELDS = {
     "VirtualMachine": ("printableStatus", "created", "ready"),
     "VirtualMachineInstance": ("phase",),
@@ -136,7 +134,7 @@ def record_of_event(line: bytes) -> Record | None:
         return None
     code, verb, request = event["responseStatus"]["code"], event["verb"], event.get("requestObject")
     patch = request if verb == "patch" else None
-    if code in LOST_RACES or (isinstance(patch, dict) and is_for_kwok(patch)):
+    if is_lost_race(event) or (isinstance(patch, dict) and is_for_kwok(patch)):
         return None
     if event["level"] != "RequestResponse":
         raise ValueError(
@@ -164,6 +162,13 @@ def record_of_event(line: bytes) -> Record | None:
         finalizers=tuple(meta.get("finalizers", ())) if meta else None,
         patch=patch,
     )
+
+
+def is_lost_race(event: Object) -> bool:
+    """Whether the write came too late. It is repeated, or has become needless."""
+    status = event["responseStatus"]
+    failed_test = isinstance(event.get("requestObject"), list) and status.get("message") == FAILED_TEST
+    return status["code"] in (404, 409) or (status["code"] == 422 and failed_test)
 
 
 def is_for_kwok(patch: Object) -> bool:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clusters.kubevirt.controller.workqueue import FAILED_TEST
 from tests.conformance.causes import CAUSES, too_early
 from tests.conformance.course import Memory, course_of, steps_of
 from tests.conformance.names import Names
-from tests.conformance.picture import event_told, picture_of, rows_of
 from tests.conformance.records import AGENT, Record, actor_of, by_user_writes, record_of_change, record_of_event
 from virtflow.kube import Object
 
@@ -42,9 +42,10 @@ class Log:
     ) -> None:
         self.version += 1
         meta = {"name": self.names[kind], "uid": self.uids[kind], "resourceVersion": str(self.version)}
+        message = more.pop("message", "")
         answer = {"kind": kind, "metadata": meta | more.pop("meta", {}), "status": more.pop("status", {})}
         if code >= 400 or sub == "binding":
-            answer = {"kind": "Status", "metadata": {}, "message": more.pop("message", "")}
+            answer = {"kind": "Status", "metadata": {}, "message": message}
         event = {
             "kind": "Event",
             "level": more.pop("level", "RequestResponse"),
@@ -53,7 +54,7 @@ class Log:
             "user": {"username": who[0]},
             "userAgent": who[1],
             "objectRef": {"resource": PLURALS[kind], "name": self.names[kind], "subresource": sub},
-            "responseStatus": {"code": code},
+            "responseStatus": {"code": code} | ({"message": message} if message else {}),
             "requestReceivedTimestamp": f"2026-11-23T06:{len(self.lines) // 60:02}:{len(self.lines) % 60:02}.000000Z",
             "responseObject": answer,
             "requestObject": more.pop("patch", None),
@@ -110,14 +111,38 @@ def test_names_uids_and_versions_are_of_no_account(seed: int) -> None:
     assert account(start(Log(seed)).records()) == STARTED
 
 
-@given(st.data(), st.sampled_from([404, 409, 422]))
+PATCH = [
+    {"op": "test", "path": "/metadata/labels", "value": {}},
+    {"op": "replace", "path": "/metadata/labels", "value": {"app": "test"}},
+]
+INVALID = 'VirtualMachineInstance.kubevirt.io "test-vm" is invalid: metadata.labels: Invalid value'
+
+
+@given(st.data(), st.sampled_from([(404, "", None), (409, "", None), (409, "", PATCH), (422, FAILED_TEST, PATCH)]))
 @settings(max_examples=30)
-def test_lost_races_are_of_no_account(data: st.DataObject, code: int) -> None:
+def test_lost_races_are_of_no_account(data: st.DataObject, lost: tuple[int, str, object]) -> None:
+    code, message, patch = lost
     log, tried = start(Log()), Log()
-    tried.write(CONTROLLER, "update", "VirtualMachineInstance", code=code, message="too late")
+    verb = "patch" if patch else "update"
+    tried.write(CONTROLLER, verb, "VirtualMachineInstance", code=code, message=message, patch=patch)
     at = data.draw(st.integers(0, len(log.lines)))
     log.lines.insert(at, tried.lines[0])
     assert account(log.records()) == STARTED
+
+
+@pytest.mark.parametrize(
+    ("verb", "message", "patch"),
+    [
+        ("patch", INVALID, PATCH),
+        ("patch", FAILED_TEST, {"metadata": {"labels": {"app": "test"}}}),
+        ("update", INVALID, None),
+    ],
+)
+def test_what_the_kube_apiserver_finds_invalid_is_told(verb: str, message: str, patch: object) -> None:
+    log = start(Log())
+    log.write(CONTROLLER, verb, "VirtualMachineInstance", code=422, message=message, patch=patch)
+    (_, instance) = account(log.records())
+    assert instance["life"] == ["virt-controller creates", f"virt-controller fails to {verb} it (422)"]
 
 
 @given(st.randoms(use_true_random=False))
@@ -303,103 +328,3 @@ def test_a_watch_tells_states_without_actors() -> None:
             "printableStatus": ["Stopped", "Starting"],
         }
     ]
-
-
-def names() -> Names:
-    known = Names("tenant-a", ["node-1", "node-10"])
-    known.learn("VirtualMachineInstanceReplicaSet", "web", "")
-    known.learn("VirtualMachine", "test-vm", "78279292-d2c2-429b-a8f1-03979b3ddb2a")
-    return known
-
-
-@pytest.mark.parametrize(
-    ("text", "masked"),
-    [
-        ("virt-launcher-test-vm-p4xmg", "virt-launcher-test-vm-*"),
-        ("virt-launcher-webh7l6l-kq8xr", "virt-launcher-web*-*"),
-        ("webh7l6l", "web*"),
-        ("webserver", "webserver"),
-        ("my-first-vm", "my-first-vm"),
-        ("assigned tenant-a/x to node-10", "assigned <namespace>/x to <node>"),
-        ("tenant-ab", "tenant-ab"),
-        ("revision-78279292-d2c2-429b-a8f1-03979b3ddb2a-1", "revision-<uid of VirtualMachine test-vm>-1"),
-        ("00000000-d2c2-429b-a8f1-03979b3ddb2a", "<uid>"),
-        ("0/3 nodes are available: 3 Insufficient memory.", "N/N nodes are available: N Insufficient memory."),
-    ],
-)
-def test_names_are_masked(text: str, masked: str) -> None:
-    assert names().mask(text) == masked
-
-
-def test_an_event_said_often_reads_as_said_once() -> None:
-    event = {"type": "Warning", "reason": "FailedCreate", "involvedObject": {"kind": "VirtualMachineInstance"}}
-    once = event_told({**event, "message": "Error creating pod"}, names())
-    assert once == "Warning FailedCreate VirtualMachineInstance: Error creating pod"
-    assert event_told({**event, "message": "(combined from similar events): Error creating pod"}, names()) == once
-
-
-def test_a_picture_has_all_but_what_differs_from_run_to_run() -> None:
-    owner = {
-        "apiVersion": "kubevirt.io/v1",
-        "kind": "VirtualMachine",
-        "name": "test-vm",
-        "uid": "78279292-d2c2-429b-a8f1-03979b3ddb2a",
-        "controller": True,
-    }
-    instance = {
-        "kind": "VirtualMachineInstance",
-        "metadata": {
-            "name": "test-vm",
-            "uid": "1",
-            "resourceVersion": "7",
-            "labels": {"kubevirt.io/nodeName": "node-1"},
-            "annotations": {"kwok.x-k8s.io/usage-cpu": "1m"},
-            "finalizers": ["b", "a"],
-            "ownerReferences": [owner],
-        },
-        "status": {
-            "phase": "Running",
-            "conditions": [{**NOT_RUNNING, "lastTransitionTime": "2026-11-23T06:29:46Z"}],
-            "phaseTransitionTimestamps": [{"phase": "Pending", "phaseTransitionTimestamp": "2026-11-23T06:29:46Z"}],
-            "launcherContainerImageVersion": "registry.example/virt-launcher:v1.9.0",
-            "activePods": {"2": "node-1"},
-        },
-    }
-    assert picture_of(instance, names()) == {
-        "object": "VirtualMachineInstance test-vm",
-        "labels": ["kubevirt.io/nodeName=<node>"],
-        "finalizers": ["a", "b"],
-        "owners": ["VirtualMachine test-vm, <uid of VirtualMachine test-vm>, controller, kubevirt.io/v1"],
-        "conditions": ["Ready False (GuestNotRunning): not yet"],
-        "status": {
-            "phase": "Running",
-            "phases": "Pending",
-            "launcherContainerImageVersion": "<image>",
-            "activePods": {"2": "<node>"},
-        },
-    }
-
-
-def test_a_wrong_owner_is_seen() -> None:
-    owner = {
-        "apiVersion": "kubevirt.io/v1",
-        "kind": "VirtualMachine",
-        "name": "test-vm",
-        "uid": "00000000-d2c2-429b-a8f1-03979b3ddb2a",
-    }
-    pod = {"kind": "Pod", "metadata": {"name": "p", "ownerReferences": [owner]}}
-    assert picture_of(pod, names())["owners"] == ["VirtualMachine test-vm, <uid>, kubevirt.io/v1"]
-
-
-def test_a_table_reads_as_kubectl_prints_it() -> None:
-    columns = [{"name": name} for name in ("Name", "Age", "IP", "Node", "Ready")]
-    rows = [
-        {"cells": ["web2bcdf", "3s", None, "<none>", True]},
-        {"cells": ["web1bcdf", "4m", "10.0.0.1", "node-1", False]},
-    ]
-    assert rows_of({"columnDefinitions": columns, "rows": rows}, names()) == [
-        "NAME | AGE | IP | NODE | READY",
-        "web* | <age> |  | <none> | True",
-        "web* | <age> | <ip> | <node> | False",
-    ]
-    assert rows_of({"columnDefinitions": columns, "rows": []}, names()) == []

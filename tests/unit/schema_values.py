@@ -12,6 +12,8 @@ __all__ = ["full", "values"]
 UNSIGNED = ("cores", "sockets", "threads", "maxSockets", "supplementalPoolThreadCount", "spinlocks", "bootOrder")
 QUANTITIES = ("1", "500m", "1Gi", "64Mi", "2k", "0")
 NAMES = ("disk0", "default", "a", "b-1")
+KEYS = (*NAMES, "metadata", "app.metadata", "containerDisk.imagePullPolicy", "tolerations.effect", "a.bootOrder")
+"""Of labels, annotations, …: a user's own, whatever field they look like."""
 CHECKED = {"path": "/data", "readOnly": True, "filesystemOverhead": "0.05"}
 """Values of fields that the schemas check by an expression or a pattern."""
 
@@ -19,7 +21,8 @@ CHECKED = {"path": "/data", "readOnly": True, "filesystemOverhead": "0.05"}
 def values(rule: Object, path: str = "template") -> st.SearchStrategy[Any]:
     """Any value that the schema takes; `path` is where it stands in a template."""
     if path.endswith(".metadata"):
-        return st.just({"labels": {"app": "test"}})
+        maps = st.dictionaries(st.sampled_from(KEYS), st.sampled_from(NAMES), min_size=1, max_size=2)
+        return st.fixed_dictionaries({"labels": maps, "annotations": maps})
     if rule.get("type") == "object":
         return objects(rule, path)
     if rule.get("type") == "array":
@@ -43,7 +46,7 @@ def scalars(rule: Object, path: str) -> st.SearchStrategy[Any]:
 
 def objects(rule: Object, path: str) -> st.SearchStrategy[Object]:
     if "additionalProperties" in rule:
-        return st.dictionaries(st.sampled_from(NAMES), values(rule["additionalProperties"], path), max_size=2)
+        return st.dictionaries(st.sampled_from(KEYS), values(rule["additionalProperties"], path), max_size=2)
     fields = {name: field(part, f"{path}.{name}") for name, part in rule.get("properties", {}).items()}
     required = {name: fields[name] for name in rule.get("required", ())}
     if not fields:

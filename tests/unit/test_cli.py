@@ -11,6 +11,7 @@ import pytest
 
 from tests.unit.checkout_support import ROOT, copy_checkout, virtflow_of
 from tests.unit.test_endpoints import ENDPOINTS
+from virtflow.cli import except_loopback_from_proxies
 from virtflow.exit_codes import ExitCode
 
 
@@ -30,6 +31,28 @@ def assert_one_paragraph(result: subprocess.CompletedProcess[str], code: ExitCod
     assert paragraph
     assert "\n\n" not in paragraph
     return paragraph
+
+
+@pytest.mark.parametrize(
+    ("upper", "lower", "both"),
+    [
+        (None, None, "127.0.0.1,localhost"),
+        ("corp.example", None, "corp.example,127.0.0.1,localhost"),
+        (None, "corp.example", "corp.example,127.0.0.1,localhost"),
+        ("a.example, localhost", "b.example,a.example", "a.example,localhost,b.example,127.0.0.1"),
+        ("*", None, "*"),
+        ("a.example", "*", "*"),
+    ],
+)
+def test_what_is_excepted_from_proxies_stays_so(
+    monkeypatch: pytest.MonkeyPatch, upper: str | None, lower: str | None, both: str
+) -> None:
+    for variable, value in (("NO_PROXY", upper), ("no_proxy", lower)):
+        monkeypatch.setenv(variable, value or "")
+        if value is None:
+            monkeypatch.delenv(variable)
+    except_loopback_from_proxies()
+    assert (os.environ["NO_PROXY"], os.environ["no_proxy"]) == (both, both)
 
 
 def test_help_names_every_command(state: Path) -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusters.kubevirt.api.decoding import decode
+from clusters.kubevirt.api.refusals import Refused
 from clusters.kubevirt.crds import schema
 from tests.unit.schema_values import values
 from virtflow.kube import Object
@@ -102,3 +103,32 @@ def test_what_is_asked_of_a_value_beside_its_type(kind: str, part: str) -> None:
 def test_whatever_the_schema_takes_can_be_read(data: st.DataObject, kind: str) -> None:
     spec = data.draw(values(schema(kind)["properties"]["spec"], "template.spec"))
     assert decode(kind, {"metadata": {}, "spec": spec})["spec"].keys() == spec.keys()
+
+
+KEYS = ("metadata", "app.metadata", "container.imagePullPolicy", "httpGet.scheme", "*", ".*", "a.*.b")
+
+
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("field", ["nodeSelector", "labels", "annotations"])
+def test_a_key_of_a_map_is_the_user_s_own(field: str, key: str) -> None:
+    def instance(value: object) -> Object:
+        return {"spec" if field == "nodeSelector" else "metadata": {field: {key: value}}}
+
+    part = next(iter(instance("")))
+    spec: Object = {"domain": {"devices": {}}}
+    template = instance("any value") | ({} if part == "spec" else {"spec": spec})
+    template["spec"] = spec | template["spec"]
+    vm = {"metadata": {}, "spec": {"running": True, "template": template}}
+    assert decode("VirtualMachine", vm)["spec"]["template"][part][field] == {key: "any value"}
+    template[part][field] = {key: 1}
+    with pytest.raises(
+        Refused, match=re.escape(f'template.{part}.{field}.{key} in body must be of type string: "number"')
+    ):
+        decode("VirtualMachine", vm)
+
+
+@pytest.mark.parametrize("name", ["*", "a.*"])
+def test_an_unknown_field_is_told_by_its_name_whatever_it_is(name: str) -> None:
+    template = {"metadata": {name: "x"}, "spec": {"domain": {"devices": {}}}}
+    with pytest.raises(Refused, match=re.escape(f"spec.template.metadata.{name} in body is a forbidden property")):
+        decode("VirtualMachine", {"metadata": {}, "spec": {"running": True, "template": template}})

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clusters.gateway.manifest import MAX_DEPTH, MEDIA_TYPES, ManifestError, decode
+from virtflow.kube.client import encode
 
 JSON, YAML = "application/json", "application/yaml"
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)
@@ -25,7 +26,7 @@ def is_json_object_or_refused(body: bytes, media_type: str) -> bool:
         manifest = decode(body, media_type)
     except ManifestError as error:
         return str(error).startswith("The request body is no manifest: ")
-    return isinstance(json.loads(json.dumps(manifest, allow_nan=False)), dict)
+    return isinstance(json.loads(encode(manifest)), dict)
 
 
 @given(OBJECTS)
@@ -41,6 +42,11 @@ def test_yaml_is_read_as_it_was_written(manifest: dict[str, object]) -> None:
 @given(st.binary(max_size=300), st.sampled_from(sorted(MEDIA_TYPES)))
 def test_any_bytes_are_an_object_or_refused(body: bytes, media_type: str) -> None:
     assert is_json_object_or_refused(body, media_type)
+
+
+@given(st.dictionaries(st.text(st.characters()), st.integers() | st.floats() | st.text(st.characters()), max_size=5))
+def test_any_value_that_json_has_a_word_for_can_be_sent_on_or_is_refused(manifest: dict[str, object]) -> None:
+    assert is_json_object_or_refused(json.dumps(manifest).encode(), JSON)
 
 
 @given(st.text(alphabet="{}[]:,-?&*!|>'\"%@` #\n\t~01x_.eabn", max_size=60))
@@ -83,6 +89,10 @@ def test_yaml_scalars_are_what_kubectl_makes_of_them(text: str, value: object) -
         (b"a: .inf", YAML, "not JSON compliant"),
         (b'{"a": ' + b"9" * 5000 + b"}", JSON, "digits"),
         (b"a: 0x" + b"f" * 5000, YAML, "digits"),
+        (b'{"a": 99999999999999999999}', JSON, "64-bit"),
+        (b"a: -99999999999999999999", YAML, "64-bit"),
+        (rb'{"a": "\ud800"}', JSON, "surrogates"),
+        (rb'{"\ud800": 1}', JSON, "surrogates"),
         (b"1: a", YAML, "put it in quotes"),
         (b"? [a]\n: b", YAML, "not a string"),
         (b"a: &x 1\nb: *x", YAML, "alias"),

@@ -1,186 +1,28 @@
 import asyncio
-import copy
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
 from aiohttp import web
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from tests.unit.kube_support import client_of
+from tests.unit.pod_store import Store
 from virtflow.kube import Informer, KubeClient, KubeError, informer
 from virtflow.kube.resources import PODS, Object
 
 pytestmark = pytest.mark.anyio
 
 LIMIT = 20
+NESTED = "[" * 2000 + "]" * 2000
+"""JSON, but deeper than it is read."""
 
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A lost watch is tried again without a pause."""
     monkeypatch.setattr(informer, "FIRST_DELAY", timedelta(0))
-
-
-class Store:
-    """Pods of one namespace as etcd has them: every write has a revision, and old revisions can be compacted."""
-
-    def __init__(self) -> None:
-        self.revision = 10
-        self.compacted = 0
-        self.pods: dict[str, Object] = {}
-        self.history: list[tuple[str, Object]] = []
-        self.uids = 0
-
-    def put(self, name: str, **more: object) -> Object:
-        old = self.pods.get(name)
-        if old is None:
-            self.uids += 1
-        uid = old["metadata"]["uid"] if old else f"uid-{self.uids}"
-        return self._write("MODIFIED" if old else "ADDED", {"metadata": {"name": name, "uid": uid}, **more})
-
-    def delete(self, name: str) -> None:
-        if name in self.pods:
-            self._write("DELETED", self.pods[name])
-
-    def compact(self) -> None:
-        self.compacted = self.revision
-
-    def listed(self) -> Object:
-        items = [{k: v for k, v in pod.items() if k not in ("apiVersion", "kind")} for pod in self.pods.values()]
-        return copy.deepcopy({"metadata": {"resourceVersion": str(self.revision)}, "items": items})
-
-    def after(self, revision: int) -> list[Object]:
-        if revision < self.compacted:
-            status = {"kind": "Status", "code": 410, "reason": "Expired", "message": "too old resource version"}
-            return [{"type": "ERROR", "object": status}]
-        return [
-            {"type": kind, "object": copy.deepcopy(pod)}
-            for kind, pod in self.history
-            if int(pod["metadata"]["resourceVersion"]) > revision
-        ]
-
-    def _write(self, kind: str, pod: Object) -> Object:
-        self.revision += 1
-        metadata = {**pod["metadata"], "namespace": "ns", "resourceVersion": str(self.revision)}
-        pod = {**pod, "apiVersion": "v1", "kind": "Pod", "metadata": metadata}
-        self.history.append((kind, pod))
-        if kind == "DELETED":
-            del self.pods[metadata["name"]]
-        else:
-            self.pods[metadata["name"]] = pod
-        return copy.deepcopy(pod)
-
-
-def versions(objects: Any) -> dict[str, tuple[str, str]]:
-    return {pod["metadata"]["name"]: (pod["metadata"]["uid"], pod["metadata"]["resourceVersion"]) for pod in objects}
-
-
-# Any order of what can happen.
-
-
-class SteppedClient(KubeClient):
-    """Lists and watches a store, and gives out one answer or one event for each token."""
-
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.tokens = asyncio.Semaphore(1)
-        self.connection = 0
-
-    async def request(self, method: str, path: str, **kwargs: Any) -> Object:
-        assert (method, path) == ("GET", "/api/v1/namespaces/ns/pods")
-        answer = self.store.listed()
-        await self.tokens.acquire()
-        return answer
-
-    async def stream(self, path: str, query: Mapping[str, str], timeout: timedelta) -> AsyncGenerator[Object, None]:
-        connection, position = self.connection, int(query["resourceVersion"])
-        while True:
-            await self.tokens.acquire()
-            await asyncio.sleep(0)
-            if connection != self.connection:
-                raise aiohttp.ClientPayloadError("connection lost")
-            bookmark: Object = {
-                "type": "BOOKMARK",
-                "object": {"metadata": {"resourceVersion": str(self.store.revision)}},
-            }
-            event = [*self.store.after(position), bookmark][0]
-            yield event
-            position = int(event["object"]["metadata"]["resourceVersion"])
-
-    def disconnect(self) -> None:
-        self.connection += 1
-
-    async def step(self, count: int) -> None:
-        """Let the informer take so many answers or events."""
-        for _ in range(count):
-            self.tokens.release()
-        async with asyncio.timeout(LIMIT):
-            for _ in range(20 + 10 * count):
-                await asyncio.sleep(0)
-        assert self.tokens.locked()
-
-
-names = st.sampled_from(["a", "b"])
-steps = st.lists(
-    st.one_of(
-        st.tuples(st.sampled_from(["put", "put and observe", "delete"]), names),
-        st.tuples(st.just("deliver"), st.integers(1, 4)),
-        st.tuples(st.sampled_from(["disconnect", "compact"]), st.none()),
-        st.tuples(st.just("observe"), st.integers(0, 100)),
-    ),
-    max_size=30,
-)
-
-
-@settings(max_examples=500)
-@given(steps)
-async def test_any_order_of_events_ends_in_what_the_server_has(steps: list[tuple[str, Any]]) -> None:
-    store = Store()
-    kube = SteppedClient(store)
-    pods = Informer(kube, PODS, namespace="ns")
-    ended: set[str] = set()
-
-    def listener(old: Object | None, new: Object | None) -> None:
-        if new is None and old is not None:
-            ended.add(old["metadata"]["uid"])
-        assert new is None or new["metadata"]["uid"] not in ended, "it came back from the dead"
-        assert (
-            old is None
-            or new is None
-            or int(old["metadata"]["resourceVersion"]) < int(new["metadata"]["resourceVersion"])
-        )
-
-    def observe_old(number: int) -> None:
-        answers = [pod for kind, pod in store.history if kind != "DELETED"]
-        pods.observe(answers[number % len(answers)])
-
-    actions: dict[str, Callable[[Any], object]] = {
-        "put": store.put,
-        "put and observe": lambda name: pods.observe(store.put(name)),
-        "observe": observe_old,
-        "delete": store.delete,
-        "disconnect": lambda _: kube.disconnect(),
-        "compact": lambda _: store.compact(),
-    }
-    pods.listen(listener)
-    store.put("a")
-    async with pods.running():
-        for what, argument in steps:
-            if what == "deliver":
-                await kube.step(argument)
-            else:
-                actions[what](argument)
-        await kube.step(len(store.history) + 20)
-        assert versions(pods.items()) == versions(store.pods.values())
-
-
-# Over HTTP.
 
 
 class Apiserver:
@@ -193,6 +35,9 @@ class Apiserver:
         self.lists = 0
         self.watched_from: list[int] = []
         self.refusals: list[int] = []
+        self.unreadable_lists = 0
+        self.unreadable: set[int] = set()
+        """Versions whose events nobody can read."""
 
     async def wake(self) -> None:
         async with self.changed:
@@ -209,6 +54,8 @@ class Apiserver:
         if "watch" in request.query:
             return await self._watch(request)
         self.lists += 1
+        if self.lists <= self.unreadable_lists:
+            return web.Response(text=NESTED, content_type="application/json")
         return web.json_response(self.store.listed())
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
@@ -218,10 +65,12 @@ class Apiserver:
         self.watched_from.append(position)
         while True:
             for event in self.store.after(position):
-                await answer.write(json.dumps(event).encode() + b"\n")
+                text = json.dumps(event)
                 if event["type"] == "ERROR":
+                    await answer.write(text.encode() + b"\n")
                     return answer
                 position = int(event["object"]["metadata"]["resourceVersion"])
+                await answer.write((NESTED if position in self.unreadable else text).encode() + b"\n")
             async with self.changed:
                 await self.changed.wait()
             if connection != self.connection:
@@ -318,6 +167,32 @@ async def test_a_version_that_is_too_old_means_a_new_list(kube: KubeClient, serv
         await pods.wait_for("ns", "a", ended)
     assert server.lists == 2
     assert seen == [["", "uid-1"], ["", "uid-2"], ["uid-1", ""]]
+
+
+async def test_an_event_that_cannot_be_read_means_a_new_list(
+    kube: KubeClient, server: Apiserver, caplog: pytest.LogCaptureFixture
+) -> None:
+    pods = Informer(kube, PODS, namespace="ns")
+    async with pods.running(), asyncio.timeout(LIMIT):
+        server.unreadable.add(int(server.store.put("a")["metadata"]["resourceVersion"]))
+        await server.wake()
+        await pods.wait_for("ns", "a", exists)
+    assert server.lists == 2
+    assert server.watched_from == [10, 11][: len(server.watched_from)]
+    [told] = caplog.messages
+    assert "watch of pods lost (UnreadableAnswer: An event of /api/v1/namespaces/ns/pods cannot be read" in told
+
+
+async def test_a_list_that_cannot_be_read_is_asked_for_again(
+    kube: KubeClient, server: Apiserver, caplog: pytest.LogCaptureFixture
+) -> None:
+    server.unreadable_lists = 3
+    server.store.put("a")
+    pods = Informer(kube, PODS, namespace="ns")
+    async with asyncio.timeout(LIMIT), pods.running():
+        assert pods.get("ns", "a") is not None
+    assert server.lists == 4
+    assert ["UnreadableAnswer" in told for told in caplog.messages] == [True] * 3
 
 
 async def test_an_error_that_may_pass_is_tried_again(kube: KubeClient, server: Apiserver) -> None:

@@ -11,9 +11,9 @@ import pytest
 from aiohttp import web
 
 from tests.unit.kube_support import TOKEN, client_of
-from virtflow.kube import KubeClient, KubeError
-from virtflow.kube.client import proxy_of
-from virtflow.kube.resources import NAMESPACES, PODS, VMS, Object
+from virtflow.kube import NO_ANSWER, KubeClient, KubeError
+from virtflow.kube.client import UnreadableAnswer, proxy_of
+from virtflow.kube.resources import CONTROLLER_REVISIONS, NAMESPACES, PODS, VMS, Object
 
 pytestmark = pytest.mark.anyio
 
@@ -90,6 +90,32 @@ async def test_an_answer_that_is_no_json_is_still_an_error_one_can_read(
     assert caught.value.code == 503
     assert caught.value.message == text.decode(errors="replace").strip()
     assert str(caught.value).startswith("GET /readyz: 503")
+
+
+@pytest.mark.parametrize("text", [b"<html>", b"[" * 2000 + b"]" * 2000])
+async def test_what_cannot_be_read_is_no_answer(kube: KubeClient, server: Apiserver, text: bytes) -> None:
+    server.say(200, text)
+    with pytest.raises(NO_ANSWER) as caught:
+        await kube.send("GET", "/api/v1/pods")
+    assert isinstance(caught.value, UnreadableAnswer)
+    assert str(caught.value).startswith("The answer to GET /api/v1/pods cannot be read as JSON: ")
+
+
+async def test_a_health_check_answers_in_plain_text(tmp_path: Path) -> None:
+    async def handle(_: web.Request) -> web.Response:
+        return web.Response(text="ok")
+
+    async with client_of(handle, tmp_path) as kube:
+        assert (await kube.send("GET", "/readyz")).body["message"] == "ok"
+
+
+@pytest.mark.parametrize(("value", "why"), [("\ud800", "surrogates"), (2**64, "64-bit"), ({1: 2}, "must be str")])
+async def test_what_json_cannot_say_is_not_sent(kube: KubeClient, server: Apiserver, value: object, why: str) -> None:
+    with pytest.raises(ValueError, match=f"cannot be written as JSON: .*{why}"):
+        await kube.send("POST", "/api/v1/pods", body={"a": value})
+    with pytest.raises(ValueError, match=f"cannot be written as JSON: .*{why}"):
+        await kube.create(CONTROLLER_REVISIONS, {"data": value}, "ns")
+    assert not server.asked
 
 
 async def test_warnings_come_beside_the_answer(kube: KubeClient, server: Apiserver) -> None:
@@ -219,6 +245,12 @@ async def test_a_watch_is_its_lines_however_they_are_cut(tmp_path: Path) -> None
     assert found == events
 
 
+async def test_an_event_that_cannot_be_read_ends_the_watch(kube: KubeClient, server: Apiserver) -> None:
+    server.say(200, b'{"type": "ADDED", "object": ' + b"[" * 2000 + b"]" * 2000 + b"}\n")
+    with pytest.raises(UnreadableAnswer, match="An event of /api/v1/pods cannot be read as JSON: "):
+        [event async for event in kube.stream("/api/v1/pods", {}, timedelta(seconds=5))]
+
+
 async def test_a_refused_watch_is_an_error_with_its_status(kube: KubeClient, server: Apiserver) -> None:
     server.say(403, {"reason": "Forbidden", "message": "no"})
     with pytest.raises(KubeError, match="WATCH /api/v1/pods: 403 Forbidden: no"):
@@ -246,3 +278,13 @@ def test_the_environments_proxy_is_for_servers_it_does_not_except(monkeypatch: p
     assert proxy_of("https://cluster.example:6443") == "http://proxy.example:3128"
     assert proxy_of("https://127.0.0.1:6443") is None
     assert proxy_of("https://api.inner.example") is None
+
+
+@pytest.mark.parametrize("excepted", ["::1", "[::1]", "[::1]:6443"])
+def test_an_address_of_ipv6_is_excepted_with_and_without_brackets(
+    monkeypatch: pytest.MonkeyPatch, excepted: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    monkeypatch.setenv("no_proxy", excepted)
+    assert proxy_of("https://[::1]:6443") is None
+    assert proxy_of("https://[::2]:6443") == "http://proxy.example:3128"

@@ -18,13 +18,13 @@ import orjson
 
 from virtflow.kube.resources import CONTROLLER_REVISIONS, SERVICE_ACCOUNTS, Object, Resource
 
-__all__ = ["NO_ANSWER", "KubeClient", "KubeError", "Response", "describe"]
+__all__ = ["NO_ANSWER", "KubeClient", "KubeError", "Response", "UnreadableAnswer", "describe", "encode"]
 
 REQUEST_TIMEOUT = timedelta(seconds=30)
 CONNECTIONS = 1000
 """aiohttp's default of 100 would queue a watch behind a burst of creates, and a starved watch looks like a hang."""
 NO_ANSWER = (aiohttp.ClientError, OSError, TimeoutError)
-"""What is raised when the kube-apiserver did not answer: what was asked for may have been done, or not."""
+"""What is raised when a server did not answer: what was asked for may have been done, or not."""
 
 YAML = {"Content-Type": "application/yaml"}
 PATCH_TYPES = {
@@ -44,6 +44,10 @@ class KubeError(Exception):
         self.reason: str = status.get("reason") or ""
         self.message: str = status.get("message") or ""
         super().__init__(f"{request}: {code} {self.reason}: {self.message}")
+
+
+class UnreadableAnswer(aiohttp.ClientPayloadError):
+    """What came is no JSON, or JSON nested deeper than is read here: as good as no answer, so one of `NO_ANSWER`."""
 
 
 def describe(error: BaseException) -> str:
@@ -106,14 +110,16 @@ class KubeClient:
     ) -> Response:
         """Send one request and return whatever was answered, refusals included.
 
-        Raises one of `NO_ANSWER` when there was none.
+        Raises one of `NO_ANSWER` when there was none, and ValueError for a body that JSON cannot say.
         """
         response = await self._open(method, path, body, query, headers, timeout)
         try:
             text = await response.read()
         finally:
             response.release()
-        return Response(response.status, _decode(response.status, text), response.headers.getall("Warning", []))
+        is_message = response.status >= 400 or response.content_type == "text/plain"
+        decoded = _message(response.status, text) if is_message else _decode(text, f"The answer to {method} {path}")
+        return Response(response.status, decoded, response.headers.getall("Warning", []))
 
     async def request(self, method: str, path: str, **kwargs: Any) -> Object:
         """`send`, but a refusal is raised as `KubeError`."""
@@ -137,7 +143,7 @@ class KubeClient:
         if resource == CONTROLLER_REVISIONS:
             # Its data may not change, and is kept as it came: byte by byte. A patch of anything else in it brings all
             # into the kube-apiserver's own order, and is refused unless it was in that order before, as YAML is.
-            return await self.request("POST", resource.path(namespace), body=orjson.dumps(body), headers=YAML)
+            return await self.request("POST", resource.path(namespace), body=encode(body), headers=YAML)
         return await self.request("POST", resource.path(namespace), body=body)
 
     async def create_token(
@@ -216,18 +222,18 @@ class KubeClient:
         await self.request("DELETE", resource.path(namespace))
 
     async def stream(self, path: str, query: Mapping[str, str], timeout: timedelta) -> AsyncGenerator[Object, None]:
-        """The lines of a watch, until the server or `timeout` ends it."""
+        """The lines of a watch, until the server or `timeout` ends it, or one is an `UnreadableAnswer`."""
         response = await self._open("GET", path, None, query, None, timeout)
         try:
             if response.status >= 400:
-                status = _decode(response.status, await response.read())
+                status = _message(response.status, await response.read())
                 raise KubeError(response.status, status, f"WATCH {path}")
             # Not aiohttp's own reading by lines, which refuses one that is longer than 128 KiB.
             rest = b""
             async for chunk in response.content.iter_any():
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
-                    yield orjson.loads(line)
+                    yield _decode(line, f"An event of {path}")
         finally:
             # Not released: the rest of a watch must not be drained. Nor only closed: that would take leave of
             # the server by TLS, and whoever ends the event loop meanwhile leaves an open socket.
@@ -251,7 +257,7 @@ class KubeClient:
         }
         data = None
         if body is not None:
-            data = body if isinstance(body, bytes) else orjson.dumps(body)
+            data = body if isinstance(body, bytes) else encode(body)
             all_headers.setdefault("Content-Type", "application/json")
         await self._api.update_params_for_auth(all_headers, [], ["BearerToken"], path, method, body)
         url = self._url + path
@@ -271,13 +277,30 @@ class KubeClient:
 def proxy_of(url: str) -> str | None:
     """Which proxy the environment wants for a server."""
     parts = urlsplit(url)
-    return None if proxy_bypass(parts.netloc) else getproxies().get(parts.scheme)
+    # Of an IPv6 address the two differ in more than the port, and either may be in the list of exceptions.
+    excepted = proxy_bypass(parts.netloc) or proxy_bypass(parts.hostname or "")
+    return None if excepted else getproxies().get(parts.scheme)
 
 
-def _decode(code: int, text: bytes) -> Object:
-    """The body of an answer; one that is no JSON (a proxy's, or "not ready") becomes a Status with it as message."""
+def encode(value: object) -> bytes:
+    """The value as JSON. Raises ValueError for what cannot be said in it: half a character, or an endless number."""
+    try:
+        return orjson.dumps(value)
+    except TypeError as error:
+        raise ValueError(f"it cannot be written as JSON: {error}") from error
+
+
+def _decode(text: bytes, what: str) -> Object:
     try:
         decoded: Object = orjson.loads(text) if text else {}
-    except ValueError:
-        decoded = {"kind": "Status", "message": text.decode(errors="replace").strip(), "code": code}
+    except ValueError as error:
+        raise UnreadableAnswer(f"{what} cannot be read as JSON: {error}") from error
     return decoded
+
+
+def _message(code: int, text: bytes) -> Object:
+    """The body of a refusal; one that is no JSON (a proxy's, or "not ready") becomes a Status with it as message."""
+    try:
+        return _decode(text, "")
+    except UnreadableAnswer:
+        return {"kind": "Status", "message": text.decode(errors="replace").strip(), "code": code}

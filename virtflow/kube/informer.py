@@ -17,9 +17,7 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from datetime import timedelta
 
-import aiohttp
-
-from virtflow.kube.client import KubeClient, KubeError, describe
+from virtflow.kube.client import NO_ANSWER, KubeClient, KubeError, UnreadableAnswer, describe
 from virtflow.kube.resources import Object, Resource
 
 __all__ = ["Informer", "Key"]
@@ -168,8 +166,11 @@ class Informer:
                     version = None
                     continue
                 problem: Exception = error
-            except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            except NO_ANSWER as error:
                 problem, refused_since = error, None
+                if isinstance(error, UnreadableAnswer):
+                    # A watch from the same version would come to the same event again.
+                    version = None
             log.warning("watch of %s lost (%s), again in %s", self.resource.plural, describe(problem), delay)
             await asyncio.sleep(delay.total_seconds())
             delay = min(delay * 2, LAST_DELAY)

@@ -81,16 +81,22 @@ NAMES = {dict: "object", list: "array", str: "string", bool: "boolean", int: "nu
 ZEROS: dict[str, str | bool | int] = {"string": "", "boolean": False, "integer": 0}
 
 
+ANY_KEY = "*"
+"""A map's key in the path of what it holds, which no key may alter: `app.metadata` is a label like another."""
+
+
 @dataclass
 class Problems:
     """What was found wrong on the way."""
 
     kind: str
+    keys: list[str] = field(default_factory=list)
+    """Of the maps around the value that is looked at: what stands for `ANY_KEY` in its path."""
     causes: list[Cause] = field(default_factory=list)
     unreadable: str | None = None
 
     def complain(self, path: str, what: str) -> None:
-        self.causes.append(Cause(f"{path} in body {what}", reason=""))
+        self.causes.append(Cause(f"{self.with_keys(path)} in body {what}", reason=""))
 
     def wrong_type(self, path: str, wanted: str, value: object) -> None:
         self.complain(path, f'must be of type {wanted}: "{NAMES.get(type(value), "null")}"')
@@ -98,9 +104,13 @@ class Problems:
     def cannot_hold(self, path: str, value: object, wanted: str) -> None:
         holder = self.kind if self.kind == "VirtualMachineInstance" else f"{self.kind}Spec"
         holder = "VirtualMachineInstanceTemplateSpec" if ".template." in path else holder
-        self.cannot_read(
-            f"json: cannot unmarshal number {value} into Go struct field {holder}.{path} of type {wanted}"
-        )
+        where = f"{holder}.{self.with_keys(path)}"
+        self.cannot_read(f"json: cannot unmarshal number {value} into Go struct field {where} of type {wanted}")
+
+    def with_keys(self, path: str) -> str:
+        keys = iter(self.keys)
+        # An unknown field, always the last of a path, may be called like it.
+        return ".".join(next(keys, name) if name == ANY_KEY else name for name in path.split("."))
 
     def cannot_read(self, message: str) -> None:
         self.unreadable = self.unreadable or message
@@ -169,15 +179,19 @@ def object_decoder(rule: Object, path: str) -> Decoder:
 
 
 def map_decoder(rule: Object, path: str) -> Decoder:
-    part = rule["additionalProperties"]
+    inner = decoder(rule["additionalProperties"], join(path, ANY_KEY))
 
     def decode_map(value: Any, problems: Problems) -> Any:
         if type(value) is not dict:
             problems.wrong_type(path, "object", value)
             return value
-        return {
-            key: decoder(part, f"{path}.{key}")(item, problems) for key, item in value.items() if item is not None
-        }
+        copy = {}
+        for key, item in value.items():
+            if item is not None:
+                problems.keys.append(key)
+                copy[key] = inner(item, problems)
+                problems.keys.pop()
+        return copy
 
     return decode_map
 

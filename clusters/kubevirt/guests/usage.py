@@ -9,13 +9,11 @@ import asyncio
 import logging
 from datetime import timedelta
 
-import aiohttp
-
 from clusters.kubevirt.guests.directory import Directory
 from clusters.kubevirt.guests.http import loop_clock
 from clusters.kubevirt.guests.launchers import running_launchers
 from clusters.kubevirt.guests.machine import usage_figure
-from virtflow.kube import Informer, KubeClient, KubeError, Object, describe
+from virtflow.kube import NO_ANSWER, Informer, KubeClient, KubeError, Object, describe
 from virtflow.kube.resources import PODS
 
 __all__ = ["USAGE", "report_usage", "write_usage"]
@@ -57,7 +55,7 @@ async def write_usage(kube: KubeClient, directory: Directory, pods: Informer) ->
                 raise
             if error.code != 404:
                 log.warning("CPU figure %s of %s not written: %s", figure, meta["name"], error)
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except NO_ANSWER as error:
             log.warning("CPU figure %s of %s not written: %s", figure, meta["name"], describe(error))
 
     writes = []
