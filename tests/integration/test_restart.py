@@ -242,7 +242,7 @@ async def test_of_two_instances_one_leads_and_the_other_takes_over(
     supervisor, log = Supervisor(cluster.folder), tmp_path / "second.log"
     (pid,) = (component.pid for component in cluster.status() if component.name == "virt-controller")
     command = psutil.Process(pid).cmdline()
-    command[command.index("virt-controller-0")] = "second"
+    command[command.index("--identity=virt-controller-0")] = "--identity=second"
     leases = Informer(tenant.kube, LEASES, namespace="kubevirt")
     async with leases.running():
         before = leases.get("kubevirt", "virt-controller")

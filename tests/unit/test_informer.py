@@ -208,7 +208,7 @@ async def test_who_may_not_list_for_long_is_told_so(
     kube: KubeClient, server: Apiserver, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(informer, "REFUSED_FOR", timedelta(milliseconds=50))
-    server.refusals = [code] * 100
+    server.refusals = [code] * 100_000
     with pytest.raises(KubeError, match=f"{code} No: not now"):
         async with asyncio.timeout(LIMIT), Informer(kube, PODS, namespace="ns").running():
             pytest.fail("the block was entered")
@@ -236,7 +236,7 @@ async def test_who_may_no_longer_watch_does_not_go_on_with_an_old_copy(
 
     async def watch_until_refused() -> None:
         async with asyncio.timeout(LIMIT), Informer(kube, PODS, namespace="ns").running():
-            server.refusals = [403] * 100
+            server.refusals = [403] * 100_000
             await server.drop()
             await asyncio.Event().wait()
 
