@@ -9,7 +9,6 @@ import ssl
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-import aiohttp
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -18,7 +17,7 @@ from starlette.routing import Route
 
 from clusters.kubevirt.client_certificates import ClientCertificates, client_name
 from clusters.kubevirt.install import HANDLER_CLIENT_NAME
-from virtflow.kube import Key, KubeError, describe
+from virtflow.kube import NO_ANSWER, Key, KubeError, describe
 
 __all__ = ["Action", "create_app", "handler_server"]
 
@@ -38,7 +37,7 @@ def create_app(actions: dict[str, Action]) -> Starlette:
             key = request.path_params["namespace"], request.path_params["name"]
             try:
                 found = await action(key)
-            except (KubeError, aiohttp.ClientError, OSError, TimeoutError) as error:
+            except (KubeError, *NO_ANSWER) as error:
                 log.warning("%s of %s: %s", name, "/".join(key), describe(error))
                 return PlainTextResponse(describe(error), 500)
             return Response(status_code=202 if found else 404)
