@@ -23,7 +23,15 @@ from virtflow.kube.resources import (
     VALIDATING_WEBHOOKS,
 )
 
-__all__ = ["HANDLER_CLIENT_NAME", "HANDLER_NAME", "NAMESPACE", "SUBRESOURCES", "SUBRESOURCE_VERSIONS", "manifests"]
+__all__ = [
+    "HANDLER_CLIENT_NAME",
+    "HANDLER_NAME",
+    "NAMESPACE",
+    "SUBRESOURCES",
+    "SUBRESOURCE_VERSIONS",
+    "WEBHOOK_TIMEOUT_SECONDS",
+    "manifests",
+]
 
 NAMESPACE = "kubevirt"
 SUBRESOURCES, SUBRESOURCE_VERSIONS = "subresources.kubevirt.io", ("v1", "v1alpha3")

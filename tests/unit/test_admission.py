@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from clusters.kubevirt.api import app
 from clusters.kubevirt.api.app import WEBHOOKS
 from clusters.kubevirt.api.eviction import EVICTION_PATH
+from clusters.kubevirt.api.reviews import MAX_REVIEW
 from clusters.kubevirt.install import MUTATORS, VALIDATORS, Webhook
 from tests.unit.admission_cases import CASES, Case, merged
 from virtflow.kube import Object
@@ -195,6 +196,47 @@ async def test_no_body_breaks_a_webhook(path: str, body: bytes) -> None:
 async def test_an_absurd_depth_is_refused(body: bytes) -> None:
     answer = await post("/virtualmachines-mutate", body)
     assert answer.status_code == 400 or not answer.json()["response"]["allowed"]
+
+
+@pytest.mark.anyio
+async def test_a_review_has_a_bound(virt_api: httpx.AsyncClient) -> None:
+    padding = b" " * MAX_REVIEW
+    body = review({"spec": MINIMAL}, None)
+    assert (await virt_api.post("/virtualmachines-mutate", content=body + padding[len(body) :])).status_code == 200
+    assert (await virt_api.post("/virtualmachines-mutate", content=body + padding)).status_code == 413
+
+
+LONE_SURROGATE = "\ud800"
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "patch",
+    [
+        {"hostname": LONE_SURROGATE},
+        {"schedulerName": LONE_SURROGATE},
+        {"dnsPolicy": "None", "dnsConfig": {"searches": [LONE_SURROGATE]}},
+        {"volumes": [{"name": "disk0", "cloudInitNoCloud": {"userData": LONE_SURROGATE}}]},
+    ],
+    ids=lambda patch: next(reversed(patch)),
+)
+async def test_half_a_character_is_judged_like_any_other(patch: Object) -> None:
+    spec = MINIMAL["template"]["spec"] | {"architecture": LONE_SURROGATE} | patch
+    answer = await post("/virtualmachineinstances-validate-create", review({"metadata": {}, "spec": spec}, None))
+    assert answer.json()["response"]["status"]["code"] == 422
+
+
+@pytest.mark.anyio
+async def test_a_uid_comes_back_as_it_came() -> None:
+    body = review({"spec": MINIMAL}, None).replace(b"u-1", b"\\ud800")
+    assert (await post("/virtualmachines-mutate", body)).json()["response"]["uid"] == LONE_SURROGATE
+
+
+@pytest.mark.anyio
+async def test_an_instance_that_no_mutator_has_seen_is_judged(virt_api: httpx.AsyncClient) -> None:
+    vmi = {"metadata": {}, "spec": MINIMAL["template"]["spec"]}
+    response = await ask(virt_api, "/virtualmachineinstances-validate-create", vmi)
+    assert response["status"]["message"] == "unsupported architecture: "
 
 
 @pytest.mark.anyio

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import yaml
 
 from clusters.kubevirt.api.app import WEBHOOKS, answer
 from clusters.kubevirt.api.mutate import mutate_new_instance
+from clusters.kubevirt.api.rules.scheduling import topology_spread
 from tests.unit.admission_cases import CASES, merged
 from tests.unit.test_admission import patched
 from virtflow.kube import Object
@@ -105,3 +107,14 @@ def test_the_first_status_follows_from_the_defaults() -> None:
     vmi = mutate_new_instance({"metadata": {}, "spec": {"domain": {"devices": {}, "memory": {"guest": "2Gi"}}}})
     assert vmi["status"]["memory"] == {"guestAtBoot": "2Gi", "guestCurrent": "2Gi", "guestRequested": "2Gi"}
     assert vmi["status"]["currentCPUTopology"] == {"cores": 1, "sockets": 1, "threads": 1}
+
+
+def test_many_spread_constraints_cost_no_more_than_their_number() -> None:
+    constraints = [
+        {"topologyKey": f"zone-{number % 10_000}", "whenUnsatisfiable": "DoNotSchedule", "maxSkew": 1}
+        for number in range(20_000)
+    ]
+    started = process_time()
+    causes = list(topology_spread("spec", {"topologySpreadConstraints": constraints}))
+    assert process_time() - started < 1
+    assert len(causes) == 10_000

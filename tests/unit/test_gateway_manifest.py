@@ -8,8 +8,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clusters.gateway.manifest import MAX_DEPTH, MEDIA_TYPES, ManifestError, decode
+from clusters.gateway.manifest import MEDIA_TYPES, ManifestError, decode
 from virtflow.kube.client import encode
+from virtflow.safe_yaml import MAX_DEPTH
 
 JSON, YAML = "application/json", "application/yaml"
 NUMBERS = st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)

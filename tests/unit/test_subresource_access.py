@@ -1,6 +1,7 @@
 """subresources.kubevirt.io over HTTP: who is let in, what discovery says, what is not modelled."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -8,10 +9,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 
-from clusters.kubevirt.api.subresources import subresource_routes
+from clusters.kubevirt.api.subresources import LateClient, subresource_routes
 from clusters.kubevirt.api.subresources.discovery import SUBRESOURCES
+from clusters.kubevirt.api.subresources.endpoints import MAX_OPTIONS
 from tests.unit.virt_controller_support import make_vm, make_vmi
-from virtflow.kube import KubeError, Object, Resource
+from virtflow.kube import KubeClient, KubeError, Object, Resource
 from virtflow.kube.resources import SUBJECT_ACCESS_REVIEWS, VMIS, VMS
 
 pytestmark = pytest.mark.anyio
@@ -161,6 +163,58 @@ async def test_a_path_that_is_no_subresource_is_refused_before_anything_is_read(
     assert answer.status_code == 401
     assert answer.text.startswith("unknown api endpoint: ")
     assert kube.reviews == []
+
+
+@pytest.mark.parametrize("mark", ["?", "#"])
+async def test_what_is_asked_about_is_what_would_be_done(client: Client, kube: Kube, mark: str) -> None:
+    answer = await client("aggregator").put(f"{START}%{ord(mark):X}x")
+    assert (answer.status_code, kube.patches) == (404, [])
+    assert [each["resourceAttributes"]["subresource"] for each in kube.reviews] == [f"start{mark}x"]
+
+
+@pytest.mark.parametrize("name", ["virtualmachines/test-vm/start", "virtualmachineinstances/test-vm/pause"])
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_options_have_a_bound(client: Client, kube: Kube, nodes: Nodes, name: str, chunked: bool) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        for _ in range(MAX_OPTIONS + 1):
+            yield b" "
+
+    kube.objects[VMIS] = make_vmi("Running")
+    content = chunks() if chunked else b" " * (MAX_OPTIONS + 1)
+    answer = await client("aggregator").put(f"{BASE}/namespaces/tenant/{name}", content=content)
+    assert (answer.status_code, answer.json()) == (
+        413,
+        {
+            "kind": "Status",
+            "apiVersion": "v1",
+            "metadata": {},
+            "status": "Failure",
+            "message": f"Request entity too large: limit is {MAX_OPTIONS}",
+            "reason": "RequestEntityTooLarge",
+            "code": 413,
+        },
+    )
+    assert (kube.patches, nodes.asked) == ([], [])
+
+
+async def test_a_client_that_could_not_be_made_is_made_the_next_time(
+    monkeypatch: pytest.MonkeyPatch, kube: Kube
+) -> None:
+    outcomes: list[Kube | OSError] = [OSError("no kubeconfig"), OSError("no kubeconfig"), kube]
+
+    async def connect(_: Path, agent: str) -> Kube:
+        match outcomes.pop(0):
+            case OSError() as error:
+                raise error
+            case made:
+                return made
+
+    monkeypatch.setattr(KubeClient, "connect", connect)
+    late: Callable[[], Awaitable[Any]] = LateClient(Path("kubeconfig"))
+    for _ in range(2):
+        with pytest.raises(OSError, match="no kubeconfig"):
+            await late()
+    assert [await late(), await late(), outcomes] == [kube, kube, []]
 
 
 async def test_discovery_needs_no_certificate_and_names_no_object(client: Client) -> None:

@@ -12,14 +12,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from clusters.kubevirt.api.decoding import decode
 from clusters.kubevirt.api.mutate import mutate_new_instance, mutate_vm
 from clusters.kubevirt.api.refusals import Cause, Refused
+from clusters.kubevirt.api.reviews import Asked, review_route
 from clusters.kubevirt.api.unmodelled import unmodelled_causes, unmodelled_warnings
 from clusters.kubevirt.api.validate import (
     instance_update_causes,
@@ -40,6 +42,20 @@ COMPONENTS = frozenset(
     f"system:serviceaccount:kubevirt:kubevirt-{name}" for name in ("apiserver", "controller", "handler")
 )
 """KubeVirt's own users, who may change what nobody else may."""
+
+
+class User(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    username: str = ""
+
+
+class AboutObject(Asked):
+    """The `request` about an object that is written; what the objects are is not looked at yet."""
+
+    obj: Any = Field(alias="object")
+    old_object: Any = None
+    user_info: User = User()
 
 
 class Review:
@@ -135,27 +151,11 @@ def is_going(obj: Object) -> bool:
     return "deletionTimestamp" in obj.get("metadata", {})
 
 
-def webhook(kind: str, judge: Judge) -> Callable[[Request], Any]:
-    """The endpoint of one webhook."""
+def webhook(path: str, kind: str, judge: Judge) -> Route:
+    async def judged(asked: AboutObject) -> Object:
+        return answer(kind, judge, asked.obj, asked.old_object, asked.user_info.username)
 
-    async def endpoint(request: Request) -> Response:
-        try:
-            asked = json.loads(await request.body())["request"]
-            uid, obj, old = asked["uid"], asked["object"], asked.get("oldObject")
-            user = asked.get("userInfo", {}).get("username", "")
-            if not isinstance(uid, str) or not isinstance(user, str):
-                raise TypeError("uid and username are strings")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            return PlainTextResponse(f"This is no AdmissionReview that virt-api can read: {error!r}", 400)
-        return JSONResponse(
-            {
-                "apiVersion": "admission.k8s.io/v1",
-                "kind": "AdmissionReview",
-                "response": {"uid": uid, **answer(kind, judge, obj, old, user)},
-            }
-        )
-
-    return endpoint
+    return review_route(path, AboutObject, judged)
 
 
 def answer(kind: str, judge: Judge, obj: object, old: object, user: str) -> Object:
@@ -189,6 +189,5 @@ WEBHOOKS: dict[str, tuple[str, Judge]] = {
 }
 
 app = Starlette(
-    routes=[Route("/healthz", healthz)]
-    + [Route(path, webhook(kind, judge), methods=["POST"]) for path, (kind, judge) in WEBHOOKS.items()]
+    routes=[Route("/healthz", healthz)] + [webhook(path, kind, judge) for path, (kind, judge) in WEBHOOKS.items()]
 )

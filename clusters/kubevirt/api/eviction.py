@@ -5,35 +5,59 @@ refused as KubeVirt refuses what cannot be. One whose evacuation is another's bu
 it. All others, and all pods that are no launchers, go as any pod.
 """
 
-import json
+import asyncio
+import logging
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Annotated
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from pydantic import Field
 from starlette.routing import Route
 
-from virtflow.kube import KubeClient, KubeError, Object
+from clusters.kubevirt.api.reviews import Asked, review_route
+from clusters.kubevirt.install import WEBHOOK_TIMEOUT_SECONDS
+from virtflow.kube import KubeClient, KubeError, Object, describe
 from virtflow.kube.resources import PODS, VMIS
 
 __all__ = ["EVICTION_PATH", "eviction_route", "refusal"]
 
+log = logging.getLogger(__name__)
+
 EVICTION_PATH = "/launcher-eviction-validate"
 TOO_MANY_REQUESTS = 429
+PATIENCE = timedelta(seconds=WEBHOOK_TIMEOUT_SECONDS - 2)
+"""How long the kube-apiserver may take to be asked: a verdict that it no longer waits for is none."""
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
+"""It becomes a part of a path at the kube-apiserver, where ".." would be another path."""
+
+
+class AboutPod(Asked):
+    """The `request` about an eviction."""
+
+    namespace: Name
+    name: Name
+    dry_run: bool | None = None
 
 
 def eviction_route(connect: Callable[[], Awaitable[KubeClient]]) -> Route:
     """`connect` gives virt-api's own client."""
 
-    async def endpoint(request: Request) -> Response:
-        asked = json.loads(await request.body())["request"]
-        kube = await connect()
-        message = await judge(kube, asked["namespace"], asked["name"], dry_run=bool(asked.get("dryRun")))
-        response: Object = {"uid": asked["uid"], "allowed": message is None}
-        if message is not None:
-            response["status"] = {"message": message, "code": TOO_MANY_REQUESTS}
-        return JSONResponse({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
+    async def answer(asked: AboutPod) -> Object:
+        try:
+            async with asyncio.timeout(PATIENCE.total_seconds()):
+                kube = await connect()
+                message = await judge(kube, asked.namespace, asked.name, dry_run=bool(asked.dry_run))
+        # All of them: the kube-apiserver takes a call that fails for consent (failurePolicy Ignore, as in KubeVirt).
+        except Exception as error:
+            log.exception("the eviction of %s/%s could not be judged", asked.namespace, asked.name)
+            message = f"kubevirt failed judging the eviction: {describe(error)}"
+        if message is None:
+            return {"allowed": True}
+        return {"allowed": False, "status": {"message": message, "code": TOO_MANY_REQUESTS}}
 
-    return Route(EVICTION_PATH, endpoint, methods=["POST"])
+    return review_route(EVICTION_PATH, AboutPod, answer)
 
 
 async def judge(kube: KubeClient, namespace: str, name: str, *, dry_run: bool) -> str | None:
@@ -50,7 +74,7 @@ async def judge(kube: KubeClient, namespace: str, name: str, *, dry_run: bool) -
         return f"kubevirt failed getting the vmi: {error.message}"
     message = refusal(pod, vmi)
     if message == evacuation(vmi) and not dry_run:
-        mark = [{"op": "add", "path": "/status/evacuationNodeName", "value": pod["spec"]["nodeName"]}]
+        mark = [{"op": "add", "path": "/status/evacuationNodeName", "value": pod["spec"].get("nodeName", "")}]
         try:
             await kube.patch(VMIS, instance, mark, namespace, kind="json")
         except KubeError as error:

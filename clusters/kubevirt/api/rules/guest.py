@@ -226,7 +226,7 @@ def hyperv(field: str, spec: Object) -> Iterator[Cause]:
 
 def architecture(field: str, spec: Object) -> Iterator[Cause]:
     """Asked of an instance only. The rules of other processors than amd64 are not known here."""
-    found = spec["architecture"]
+    found = spec.get("architecture", "")
     if found not in MACHINE_TYPES:
         yield Cause(f"unsupported architecture: {found}", f"{field}.architecture")
     if found != "amd64":

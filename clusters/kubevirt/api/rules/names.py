@@ -1,8 +1,8 @@
-"""What Kubernetes says of names: of labels and subdomains of DNS, of the keys of labels."""
+"""What Kubernetes says of names: of labels and subdomains of DNS, of the keys of labels. How long a text is."""
 
 import re
 
-__all__ = ["dns_label", "dns_subdomain", "label_key", "port_name"]
+__all__ = ["dns_label", "dns_subdomain", "label_key", "port_name", "size"]
 
 LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 SUBDOMAIN = rf"{LABEL}(\.{LABEL})*"
@@ -57,9 +57,14 @@ def port_name(name: str) -> bool:
     return PORT_NAME.fullmatch(name) is not None
 
 
+def size(text: str) -> int:
+    """Bytes; half a surrogate pair, which JSON may have, counts as the three of Go's replacement for it."""
+    return len(text.encode(errors="surrogatepass"))
+
+
 def checked(name: str, longest: int, shape: str, otherwise: str) -> list[str]:
     wrong = []
-    if len(name.encode()) > longest:
+    if size(name) > longest:
         wrong.append(f"must be no more than {longest} characters")
     if not re.fullmatch(shape, name, re.ASCII):
         wrong.append(otherwise)

@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Iterator
 
 from clusters.kubevirt.api.refusals import NOT_SUPPORTED, REQUIRED, Cause
-from clusters.kubevirt.api.rules.names import dns_label, dns_subdomain
+from clusters.kubevirt.api.rules.names import dns_label, dns_subdomain, size
 from virtflow.kube import Object
 
 __all__ = [
@@ -145,7 +145,7 @@ def dns_config(config: Object) -> Iterator[Cause]:
             yield Cause(f"must be valid IP address: {server}", "nameservers")
     if len(searches) > MOST_SEARCHES:
         yield Cause(f"must not have more than {MOST_SEARCHES} search paths", "searchDomains")
-    if len(" ".join(searches).encode()) > LONGEST_SEARCHES:
+    if size(" ".join(searches)) > LONGEST_SEARCHES:
         yield Cause(
             f"must not have more than {LONGEST_SEARCHES} characters (including spaces) in the search list",
             "searchDomains",

@@ -115,6 +115,7 @@ def topology_spread(field: str, spec: Object) -> Iterator[Cause]:
     path = f"{field}.topologySpreadConstraints"
     constraints = spec.get("topologySpreadConstraints", [])
     pairs = [(each["topologyKey"], each["whenUnsatisfiable"]) for each in constraints]
+    last = {pair: index for index, pair in enumerate(pairs)}
     for index, constraint in enumerate(constraints):
         where = f"{path}[{index}]"
         topology, action = pairs[index]
@@ -129,7 +130,7 @@ def topology_spread(field: str, spec: Object) -> Iterator[Cause]:
             unsupported = f"Unsupported value: {json.dumps(action)}: supported values: {supported}"
             yield fault_at(f"{where}.whenUnsatisfiable", unsupported)
         yield from label_selector(f"{path}.labelSelector", constraint.get("labelSelector", {}))
-        if pairs[index] in pairs[index + 1 :]:
+        if last[pairs[index]] > index:
             pair = json.dumps(f"{{{topology}, {action}}}")
             yield fault_at(f"{where}.{{topologyKey, whenUnsatisfiable}}", f"Duplicate value: {pair}")
 

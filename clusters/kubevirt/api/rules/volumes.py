@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from clusters.kubevirt.api.quantities import Quantity
 from clusters.kubevirt.api.refusals import NOT_FOUND, REQUIRED, Cause
+from clusters.kubevirt.api.rules.names import size
 from virtflow.kube import Object
 
 __all__ = ["utility_volumes", "volumes", "volumes_in_use"]
@@ -67,7 +68,7 @@ def cloud_init(path: str, kind: str, data: Object) -> Iterator[Cause]:
             yield Cause(f"{where}.{kind}.{name}Base64 is not a valid base64 value.", where)
         if count > 1:
             yield Cause(f"{path} must have only one {one_only} set.", path)
-        length = len(plain.encode()) or decoded_length(encoded)
+        length = size(plain) or decoded_length(encoded)
         if length > LONGEST_CLOUD_INIT:
             message = f"{path} {words} exceeds {LONGEST_CLOUD_INIT} byte limit. Should use "
             yield Cause(f"{message}{name[0].upper()}{name[1:]}SecretRef for larger data.", path)

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import unquote
 
-import aiohttp
 from starlette.requests import Request
 
 from clusters.kubevirt.client_certificates import client_name
 from clusters.kubevirt.install import SUBRESOURCES as GROUP
-from virtflow.kube import KubeClient, KubeError, Object, describe
+from virtflow.kube import NO_ANSWER, KubeClient, KubeError, Object, describe
 from virtflow.kube.resources import SUBJECT_ACCESS_REVIEWS
 
 __all__ = ["VERBS", "Target", "Unauthorized", "Unavailable", "authenticate", "authorize"]
@@ -55,7 +54,9 @@ class Target:
     @classmethod
     def of(cls, request: Request) -> Self:
         """From a path `/apis/GROUP/VERSION/namespaces/NAMESPACE/…`. Raises Unauthorized for one that is unknown."""
-        match request.url.path.split("/")[3:]:
+        # Not request.url, which is put together of headers and taken apart anew: a "%3F" would end its path.
+        path = request.scope["path"]
+        match path.split("/")[3:]:
             case [version, _, namespace, "expand-vm-spec" as resource] if NAME.fullmatch(namespace):
                 return cls(version, namespace, resource, "", "")
             case [
@@ -67,7 +68,7 @@ class Target:
                 *rest,
             ] if rest and NAME.fullmatch(namespace) and NAME.fullmatch(name):
                 return cls(version, namespace, resource, name, "/".join(rest))
-        raise Unauthorized(f"unknown api endpoint: {request.url.path}")
+        raise Unauthorized(f"unknown api endpoint: {path}")
 
     @property
     def full_name(self) -> str:
@@ -110,7 +111,7 @@ async def authorize(kube: KubeClient, user: Object, request: Request) -> Target:
     review: Object = {"spec": {**user, "resourceAttributes": target.attributes(VERBS[request.method])}}
     try:
         answer = await kube.create(SUBJECT_ACCESS_REVIEWS, review)
-    except (KubeError, aiohttp.ClientError, OSError, TimeoutError) as error:
+    except (KubeError, *NO_ANSWER) as error:
         log.error("no SubjectAccessReview: %s", describe(error))
         raise Unavailable from error
     if not answer["status"]["allowed"]:

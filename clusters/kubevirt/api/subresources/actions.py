@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 
-import aiohttp
 from starlette.exceptions import HTTPException
 from starlette.responses import PlainTextResponse, Response
 
@@ -24,12 +23,11 @@ from clusters.kubevirt.api.subresources.options import (
     read_options,
 )
 from clusters.kubevirt.api.subresources.statuses import VM, VMI, internal, not_found, not_modelled
-from virtflow.kube import KubeClient, KubeError, Object, Resource, describe
+from virtflow.kube import NO_ANSWER, KubeClient, KubeError, Object, Resource, describe
 from virtflow.kube.resources import PODS, VMIS, VMS
 
 __all__ = ["Actions"]
 
-UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError)
 FORCED_GRACE_SECONDS = 1
 """The shortest that is safe: 0 would take the pod's object away while its processes may still run."""
 
@@ -124,7 +122,7 @@ class Actions:
             if error.code == 404:
                 return None
             raise unreadable(resource, target, error.message) from error
-        except UNREACHABLE as error:
+        except NO_ANSWER as error:
             raise unreadable(resource, target, describe(error)) from error
 
     async def _write(self, machine: Object, patches: Iterable[lifecycle.Patch], dry_run: Sequence[str]) -> None:
@@ -165,5 +163,5 @@ def internal_errors() -> Iterator[None]:
         yield
     except KubeError as error:
         raise internal(error.message) from error
-    except UNREACHABLE as error:
+    except NO_ANSWER as error:
         raise internal(describe(error)) from error

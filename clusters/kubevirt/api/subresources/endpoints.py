@@ -5,7 +5,6 @@ import importlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 
-import aiohttp
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Route
@@ -15,14 +14,18 @@ from clusters.kubevirt.api.subresources.access import VERBS, Unauthorized, Unava
 from clusters.kubevirt.api.subresources.actions import Actions
 from clusters.kubevirt.api.subresources.discovery import VERSION, resource_list
 from clusters.kubevirt.api.subresources.nodes import Nodes
+from clusters.kubevirt.api.subresources.statuses import too_large
 from clusters.kubevirt.install import SUBRESOURCE_VERSIONS
 from clusters.kubevirt.install import SUBRESOURCES as GROUP
-from virtflow.kube import KubeClient, KubeError, Object, describe
+from virtflow.kube import NO_ANSWER, KubeClient, KubeError, Object, describe
 
 __all__ = ["LateClient", "subresource_routes"]
 
 OPENAPI = {"swagger": "2.0", "info": {"title": "KubeVirt API", "version": VERSION["gitVersion"]}, "paths": {}}
 """Nothing: but the kube-apiserver asks every minute, and logs an error when there is no answer."""
+
+MAX_OPTIONS = 64 * 1024
+"""Bytes."""
 
 
 class LateClient:
@@ -47,9 +50,14 @@ class LateClient:
             await (await self._connecting).close()
 
     async def _connect(self) -> KubeClient:
-        # In a thread, so that webhooks are answered meanwhile.
-        await asyncio.to_thread(importlib.import_module, "kubernetes.aio")
-        return await KubeClient.connect(self._kubeconfig, agent="virt-api")
+        try:
+            # In a thread, so that webhooks are answered meanwhile.
+            await asyncio.to_thread(importlib.import_module, "kubernetes.aio")
+            return await KubeClient.connect(self._kubeconfig, agent="virt-api")
+        except BaseException:
+            # Who asks next has it tried again.
+            self._connecting = None
+            raise
 
 
 def subresource_routes(
@@ -60,7 +68,7 @@ def subresource_routes(
     async def healthz(_: Request) -> Response:
         try:
             version = await (await connect()).request("GET", "/version")
-        except (KubeError, aiohttp.ClientError, OSError, TimeoutError) as error:
+        except (KubeError, *NO_ANSWER) as error:
             return JSONResponse({"apiserver": {"connectivity": "failed", "error": describe(error)}}, 500)
         return JSONResponse({"apiserver": {"connectivity": "ok", "version": version}})
 
@@ -70,7 +78,7 @@ def subresource_routes(
             kube = await connect()
             target = await authorize(kube, user, request)
             action = Actions(kube, nodes).get(request.method, target.full_name)
-            return await action(target, await request.body())
+            return await action(target, await options(request))
         except Unauthorized as refusal:
             return PlainTextResponse(str(refusal), 401)
         except Unavailable:
@@ -85,6 +93,17 @@ def subresource_routes(
         yield Route(f"{base}/version", constant(VERSION))
         yield Route(f"{base}/healthz", healthz)
         yield Route(f"{base}/namespaces/{{target:path}}", serve, methods=[*VERBS])
+
+
+async def options(request: Request) -> bytes:
+    """The body. Raises `Refused` (413) if it is too long."""
+    # Starlette's own limit would answer without a Status.
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > MAX_OPTIONS:
+            raise too_large(MAX_OPTIONS)
+    return bytes(body)
 
 
 def constant(body: Object) -> Callable[[Request], Awaitable[Response]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import aiohttp
 
 from clusters.kubevirt.api.subresources.statuses import internal
-from virtflow.kube import describe
+from virtflow.kube import NO_ANSWER, describe
 
 __all__ = ["HandlerAccess", "Nodes"]
 
@@ -51,5 +51,5 @@ class Nodes:
             async with self._http.put(url) as answer:
                 if not answer.ok:
                     raise internal(f"unexpected return code {answer.status} ({answer.status} {answer.reason})")
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        except NO_ANSWER as error:
             raise internal(f'Put "{url}": {describe(error)}') from error

@@ -8,7 +8,7 @@ from clusters.kubevirt.api.refusals import Refused
 from virtflow.kube import Object
 from virtflow.kube.resources import VMS
 
-__all__ = ["VM", "VMI", "bad_request", "conflict", "forbidden", "internal", "not_found", "not_modelled"]
+__all__ = ["VM", "VMI", "bad_request", "conflict", "forbidden", "internal", "not_found", "not_modelled", "too_large"]
 
 VM, VMI = "virtualmachine", "virtualmachineinstance"
 NOT_IMPLEMENTED = 501
@@ -29,6 +29,10 @@ def forbidden(kind: str, name: str, why: str) -> Refused:
 
 def bad_request(message: str) -> Refused:
     return refused(400, "BadRequest", message)
+
+
+def too_large(limit: int) -> Refused:
+    return refused(413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit}")
 
 
 def internal(why: str) -> Refused:
