@@ -35,6 +35,7 @@ class Apiserver:
         self.lists = 0
         self.watched_from: list[int] = []
         self.refusals: list[int] = []
+        self.always_refuses = 0
         self.unreadable_lists = 0
         self.unreadable: set[int] = set()
         """Versions whose events nobody can read."""
@@ -48,8 +49,8 @@ class Apiserver:
         await self.wake()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        if self.refusals:
-            code = self.refusals.pop(0)
+        code = self.refusals.pop(0) if self.refusals else self.always_refuses
+        if code:
             return web.json_response({"code": code, "reason": "No", "message": "not now"}, status=code)
         if "watch" in request.query:
             return await self._watch(request)
@@ -208,7 +209,7 @@ async def test_who_may_not_list_for_long_is_told_so(
     kube: KubeClient, server: Apiserver, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(informer, "REFUSED_FOR", timedelta(milliseconds=50))
-    server.refusals = [code] * 100_000
+    server.always_refuses = code
     with pytest.raises(KubeError, match=f"{code} No: not now"):
         async with asyncio.timeout(LIMIT), Informer(kube, PODS, namespace="ns").running():
             pytest.fail("the block was entered")
@@ -236,7 +237,7 @@ async def test_who_may_no_longer_watch_does_not_go_on_with_an_old_copy(
 
     async def watch_until_refused() -> None:
         async with asyncio.timeout(LIMIT), Informer(kube, PODS, namespace="ns").running():
-            server.refusals = [403] * 100_000
+            server.always_refuses = 403
             await server.drop()
             await asyncio.Event().wait()
 
