@@ -35,6 +35,7 @@ async def serve(kubeconfig: Path, port: int, tls_cert: Path, tls_key: Path, acce
                 port=port,
                 ssl_certfile=tls_cert,
                 ssl_keyfile=tls_key,
+                ws="none",
                 lifespan="off",
                 access_log=False,
                 proxy_headers=False,

@@ -6,12 +6,12 @@ uvicorn checks a client's certificate if it is told to, but does not say whose i
 import asyncio
 
 from starlette.requests import Request
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 __all__ = ["ClientCertificates", "client_name"]
 
 
-class ClientCertificates(H11Protocol):
+class ClientCertificates(HttpToolsProtocol):
     """Hands each request the common name of the certificate its connection was opened with."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

@@ -63,6 +63,7 @@ def handler_server(app: Starlette, port: int, cert: Path, key: Path, ca: Path) -
         host="127.0.0.1",
         port=port,
         http=ClientCertificates,
+        ws="none",
         ssl_certfile=cert,
         ssl_keyfile=key,
         ssl_ca_certs=ca,

@@ -47,6 +47,12 @@ RULES: dict[str, list[Object]] = {
     # May change a machine, but not through this API.
     "owner": [{"apiGroups": ["kubevirt.io"], "resources": [MACHINES], "verbs": ["get", "update", "patch"]}],
 }
+WEBSOCKET = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
 
 
 @dataclass(frozen=True)
@@ -344,3 +350,12 @@ async def test_it_serves_again_after_a_sigkill(tenant: Tenant, operator: User, c
     assert process() != first
     await create_vm(tenant, "vm", "Halted")
     assert (await operator.put(MACHINES, "vm", "start")).code == 202
+
+
+@pytest.mark.parametrize("name", ["console", "vnc", "portforward/22"])
+async def test_what_virtctl_would_open_a_websocket_for_says_that_it_is_not_modelled(
+    tenant: Tenant, name: str
+) -> None:
+    answer = await tenant.kube.send("GET", path_of(tenant.namespace, INSTANCES, "vm", name), headers=WEBSOCKET)
+    assert (answer.code, answer.body["kind"]) == (501, "Status")
+    assert answer.body["message"] == f"{INSTANCES}/{name}: the stand-in for KubeVirt does not model this subresource"

@@ -19,6 +19,13 @@ from clusters.local import pki
 from clusters.local.kubeconfig import kubeconfig_of_certificate
 
 START = "/apis/subresources.kubevirt.io/v1/namespaces/a/virtualmachines/b/start"
+CONSOLE = "/apis/subresources.kubevirt.io/v1/namespaces/a/virtualmachineinstances/b/console"
+WEBSOCKET = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
 USER = {"X-Remote-User": "admin", "X-Remote-Group": "system:masters"}
 
 
@@ -97,3 +104,23 @@ async def test_a_certificate_decides_whether_headers_are_believed(tmp_path: Path
     # Who it is is known by then; that there is no kube-apiserver to ask is another matter.
     assert answers == {None: refused, "other-name": refused, "aggregator": (500, "")}
     assert code == 0
+
+
+@pytest.mark.anyio
+async def test_an_upgrade_to_a_websocket_is_an_ordinary_get(tmp_path: Path) -> None:
+    async with virt_api(tmp_path) as (process, url), client(tmp_path) as http:
+        refused = await http.get(url + CONSOLE, headers=WEBSOCKET)
+        after = await http.get(f"{url}/healthz")
+        process.terminate()
+        await process.wait()
+    assert (refused.status_code, refused.text) == (401, "request is not authenticated")
+    assert after.status_code == 200
+
+
+@pytest.mark.anyio
+async def test_http_is_read_in_c(tmp_path: Path) -> None:
+    async with virt_api(tmp_path) as (process, _):
+        mapped = await anyio.Path(f"/proc/{process.pid}/maps").read_text()
+        process.terminate()
+        await process.wait()
+    assert "/httptools/parser" in mapped

@@ -28,7 +28,6 @@ TOO_MANY_REQUESTS = 429
 PATIENCE = timedelta(seconds=WEBHOOK_TIMEOUT_SECONDS - 2)
 """How long the kube-apiserver may take to be asked: a verdict that it no longer waits for is none."""
 
-
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]([-.a-z0-9]*[a-z0-9])?$")]
 """It becomes a part of a path at the kube-apiserver, where ".." would be another path."""
 
