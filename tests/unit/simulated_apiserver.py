@@ -69,6 +69,11 @@ class ApiServer(KubeClient):
         if obj := self.find(plural, name):
             await self._delete(plural, obj)
 
+    async def force_away(self, plural: str, name: str) -> None:
+        """Take its finalizers from an object, and delete it."""
+        if (obj := self.find(plural, name)) is not None:
+            await self._forget(plural, await self._store(plural, with_finalizers(deepcopy(obj), []), "MODIFIED"))
+
     async def remove_only(self, plural: str, name: str) -> None:
         """An orphaning delete."""
         await self.let_go(plural, name)

@@ -50,6 +50,8 @@ class Lease:
         self._kube = kube
         self._namespace, self._name, self._identity = namespace, name, identity
         self._record: Object = {}
+        self.has_waited = False
+        """Whether it was not held at the first attempt."""
 
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[Object]:
@@ -87,6 +89,7 @@ class Lease:
                     log.info("%s waits while %s leads", self._identity, holder_of(record))
             except (KubeError, *NO_ANSWER) as error:
                 log.warning("%s does not lead yet: %s", self._identity, describe(error))
+            self.has_waited = True
             await asyncio.sleep(RETRY_PERIOD.total_seconds())
 
     async def _read(self) -> Object | None:

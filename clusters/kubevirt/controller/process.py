@@ -2,10 +2,12 @@
 
 It uses the API alone and keeps nothing of its own, so it may be killed at any moment, and KubeVirt's own
 virt-controller may take its place. An instance that waits to lead keeps its caches warm, but no queues: what
-there is to do, it looks for when its turn comes.
+there is to do, it looks for when its turn comes. That is the one time to list again: what the one before it did
+last, a watch that lags or has just been lost may not have told yet, and a pod not heard of would count as gone.
 """
 
 import asyncio
+import logging
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -21,13 +23,16 @@ from clusters.kubevirt.controller.run_strategy import backoff
 from clusters.kubevirt.controller.selectors import selects
 from clusters.kubevirt.controller.workqueue import WorkQueue, is_lost_race
 from clusters.kubevirt.controller.writes import Create, Write, Writer
-from virtflow.kube import Informer, Key, KubeClient, KubeError, Object, Resource
+from virtflow.kube import NO_ANSWER, Informer, Key, KubeClient, KubeError, Object, Resource, describe
 from virtflow.kube.resources import CONTROLLER_REVISIONS, NODES, PODS, VMIRS, VMIS, VMS
 
 __all__ = ["Controller", "run_controller"]
 
+log = logging.getLogger(__name__)
+
 PROGRAM, COMPONENT = "virt-controller", "virtualmachine-controller"
 RECONCILED = (VMS, VMIS, VMIRS, NODES)
+CATCH_UP_RETRY = timedelta(seconds=1)
 
 
 async def run_controller(kubeconfig: Path, namespace: str, identity: str) -> None:
@@ -85,6 +90,8 @@ class Controller:
             async with lease.held() as record:
                 leader = record["spec"]["holderIdentity"]
                 self._recorder.record(Note(record, "Normal", "LeaderElection", f"{leader} became leader", PROGRAM))
+                if lease.has_waited:
+                    await asyncio.gather(*map(catch_up, self._informers.values()))
                 self._fill_queues()
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._recorder.run())
@@ -98,6 +105,7 @@ class Controller:
             self._informers[resource].listen(changed)
             for obj in self._informers[resource].items():
                 changed(None, obj)
+        self._informers[VMS].listen(self._enqueue_left_instance)
         for resource in (VMIS, PODS):
             self._informers[resource].listen(self._enqueue_owners)
         self._informers[VMIS].listen(self._offer_orphan)
@@ -116,6 +124,11 @@ class Controller:
         for obj in (old, new):
             if obj is not None and (owner := controller_of(obj)) and (queue := self._queues.get(owner["kind"])):
                 queue.add((obj["metadata"]["namespace"], owner["name"]))
+
+    def _enqueue_left_instance(self, old: Object | None, new: Object | None) -> None:
+        """It may only wait for somebody to let it go, and that is no longer its VM's to do."""
+        if old is not None and new is None:
+            self._queues[VMIS.kind].add(key_of(old))
 
     def _offer_orphan(self, old: Object | None, new: Object | None) -> None:
         """To the VM of its name, and to the sets that would have it, when it has become one or has other labels."""
@@ -141,6 +154,8 @@ class Controller:
         if machine is None:
             return None
         if adoption := vm.adoption_writes(machine, self._informers[VMIS].get(*key)):
+            if not await self._stays(VMS, machine):
+                return None
             await self._writer.perform(adoption)
         instance = self._instance_of(machine)
         if first := vm.metadata_writes(machine, instance):
@@ -195,14 +210,17 @@ class Controller:
         """Adopt and release. False if the set turns out to be going, which its next change will tell."""
         meta = replica_set["metadata"]
         adoptions = membership.adoptions(replica_set, self._orphans.of(meta["namespace"]))
-        if adoptions:
-            # The cache may not know yet that the set goes, and then what it lets go must not come back.
-            fresh = await self._kube.get(VMIRS, meta["name"], meta["namespace"])
-            if is_deleting(fresh) or fresh["metadata"]["uid"] != meta["uid"]:
-                return False
+        if adoptions and not await self._stays(VMIRS, replica_set):
+            return False
         releases = membership.releases(replica_set, self._instances.of(meta["uid"]))
         await self._writer.perform_together([*adoptions, *releases])
         return True
+
+    async def _stays(self, resource: Resource, owner: Object) -> bool:
+        """Asked before it adopts: the cache may not know yet that it goes, and what it lets go must not come back."""
+        meta = owner["metadata"]
+        fresh = await self._kube.get(resource, meta["name"], meta["namespace"])
+        return not is_deleting(fresh) and bool(fresh["metadata"]["uid"] == meta["uid"])
 
     async def _scale(self, replica_set: Object, members: list[Object]) -> None:
         await self._writer.perform_together(vmirs.scale_writes(replica_set, members))
@@ -242,6 +260,15 @@ class Controller:
         vmis, pods = self._informers[VMIS].items(), self._informers[PODS].items()
         await self._writer.perform(node.plan(name, machine, vmis, pods))
         return None
+
+
+async def catch_up(informer: Informer) -> None:
+    while True:
+        try:
+            return await informer.catch_up()
+        except (KubeError, *NO_ANSWER) as error:
+            log.warning("what %s there are by now is not known yet: %s", informer.resource.plural, describe(error))
+        await asyncio.sleep(CATCH_UP_RETRY.total_seconds())
 
 
 def labels_of(obj: Object) -> Object:
