@@ -6,15 +6,22 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
+from clusters.kubevirt.controller import node
+from clusters.kubevirt.controller.events import Recorder
 from clusters.kubevirt.controller.lease import Lease
 from clusters.kubevirt.controller.objects import controller_of, is_deleting, phase_of
 from clusters.kubevirt.controller.process import Controller
+from clusters.kubevirt.controller.vmirs import scale_writes
+from clusters.kubevirt.controller.writes import Create, Write, Writer
 from clusters.kubevirt.handler import Handler
-from tests.unit.simulated_apiserver import ApiServer, Line, split
-from tests.unit.simulated_programs import INSTANCES, fresh, running
-from tests.unit.virt_controller_support import NAMESPACE, make_vm
+from tests.unit.simulated_apiserver import ApiServer, Line, refusal, split
+from tests.unit.simulated_programs import INSTANCES, REPLICA_SETS, fresh, running
+from tests.unit.virt_controller_support import NAMESPACE, make_vm, make_vmi, make_vmirs
 from tests.unit.virtual_time import run_in_virtual_time, virtual_now
-from virtflow.kube import Object, Response
+from virtflow.kube import KubeError, Object, Response
+from virtflow.kube.resources import VMIS
 
 MACHINES = "virtualmachines"
 
@@ -141,5 +148,117 @@ def test_an_instance_whose_machine_is_forced_away_is_let_go_though_its_end_is_he
             # Until it hears of the end, the controller starts another one, which belongs to nobody.
             await asyncio.sleep(60)
             assert instance(server) is None
+
+    run_in_virtual_time(test())
+
+
+class Answers(ApiServer):
+    """Answers the first creates of a kind otherwise: done all the same, or not."""
+
+    def __init__(self, plural: str, answers: list[Response], *, done: bool) -> None:
+        super().__init__(clock=virtual_now)
+        self.told: set[str] = set()
+        self._plural, self._answers, self._done = plural, answers, done
+
+    async def _write(self, method: str, plural: str, key: tuple[str, str, str], body: Any) -> Response:
+        if (method, plural) == ("POST", self._plural) and self._answers:
+            if self._done:
+                await super()._write(method, plural, key, body)
+            return self._answers.pop()
+        return await super()._write(method, plural, key, body)
+
+    async def _store(self, plural: str, obj: Object, kind: str) -> Object:
+        self.told |= {each.get("reason", "") for each in obj.get("status", {}).get("conditions", [])}
+        return await super()._store(plural, obj, kind)
+
+    async def stream(self, path: str, query: Mapping[str, str], timeout: timedelta) -> AsyncGenerator[Object, None]:
+        async for event in super().stream(path, query, timeout):
+            if split(path)[0] == INSTANCES:
+                await asyncio.sleep(0.2)
+            yield event
+
+
+def test_an_answer_that_it_took_too_long_does_not_make_a_member_twice() -> None:
+    async def test() -> None:
+        server = Answers(INSTANCES, [refusal(504, "the request did not complete in time")], done=True)
+        await server.add(REPLICA_SETS, fresh(make_vmirs(1)))
+        async with running(server):
+            await asyncio.sleep(30)
+            assert server.most_active["vmirs-uid"] == 1
+            assert "FailedCreate" not in server.told
+
+    run_in_virtual_time(test())
+
+
+def test_an_internal_error_that_stays_is_told_in_the_end() -> None:
+    async def test() -> None:
+        server = Answers(INSTANCES, [refusal(500, "failed calling webhook")] * 30, done=False)
+        await server.add(REPLICA_SETS, fresh(make_vmirs(1)))
+        async with running(server):
+            await server.until(lambda: "FailedCreate" in server.told)
+            await server.until(lambda: server.all(INSTANCES) != [], timedelta(minutes=5))
+
+    run_in_virtual_time(test())
+
+
+TAKEN = refusal(409, "already exists")
+GOING = Response(
+    403, {"message": "it is being terminated", "details": {"causes": [{"reason": "NamespaceTerminating"}]}}
+)
+
+
+@pytest.mark.parametrize("answer", [TAKEN, GOING])
+@pytest.mark.parametrize("plural", [INSTANCES, "pods"])
+def test_a_lost_race_is_not_told_as_a_failure(answer: Response, plural: str) -> None:
+    async def test() -> None:
+        server = Answers(plural, [answer] * 5, done=False)
+        await server.add(REPLICA_SETS, fresh(make_vmirs(2)))
+        async with running(server):
+            await server.until(lambda: len(server.all("pods")) == 2)
+            await asyncio.sleep(5)
+            assert "FailedCreate" not in server.told
+            assert [event for event in server.all("events") if event["reason"] == "FailedCreate"] == []
+
+    run_in_virtual_time(test())
+
+
+@pytest.mark.anyio
+async def test_a_name_that_is_taken_is_drawn_anew() -> None:
+    server = Answers(INSTANCES, [TAKEN] * 2, done=False)
+    writer = Writer(server, {}, Recorder(server, "test"))
+    await writer.perform(scale_writes(make_vmirs(1), []))
+    assert len(server.all(INSTANCES)) == 1
+
+
+@pytest.mark.anyio
+async def test_a_name_that_is_not_drawn_is_not_asked_for_again() -> None:
+    server = Answers(INSTANCES, [TAKEN], done=False)
+    writer = Writer(server, {}, Recorder(server, "test"))
+    with pytest.raises(KubeError, match="already exists"):
+        await writer.perform([Create(VMIS, make_vmi())])
+    assert server.all(INSTANCES) == []
+
+
+def test_a_pod_that_claims_a_node_for_its_owner_does_not_make_it_a_silent_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given_up: list[str] = []
+
+    def plan(name: str, *_: object) -> list[Write]:
+        given_up.append(name)
+        return []
+
+    monkeypatch.setattr(node, "plan", plan)
+
+    async def test() -> None:
+        server = ApiServer(clock=virtual_now)
+        async with running(server):
+            meta: Object = {"name": "stray", "namespace": NAMESPACE, "uid": "stray", "labels": {}, "annotations": {}}
+            owner: Object = {"apiVersion": "v1", "kind": "Node", "name": "node-1", "uid": "uid", "controller": True}
+            stray = {"metadata": meta | {"ownerReferences": [owner]}, "spec": {}, "status": {"phase": "Failed"}}
+            await asyncio.sleep(5)
+            await server.add("pods", stray)
+            await asyncio.sleep(5)
+            assert given_up == []
 
     run_in_virtual_time(test())

@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 PROGRAM, COMPONENT = "virt-controller", "virtualmachine-controller"
 RECONCILED = (VMS, VMIS, VMIRS, NODES)
+OWNERS = {(resource.api_version, resource.kind) for resource in (VMS, VMIS, VMIRS)}
 CATCH_UP_RETRY = timedelta(seconds=1)
 
 
@@ -122,8 +123,9 @@ class Controller:
     def _enqueue_owners(self, old: Object | None, new: Object | None) -> None:
         """Also the former one of what has another now, or none."""
         for obj in (old, new):
-            if obj is not None and (owner := controller_of(obj)) and (queue := self._queues.get(owner["kind"])):
-                queue.add((obj["metadata"]["namespace"], owner["name"]))
+            owner = controller_of(obj) if obj is not None else None
+            if obj is not None and owner is not None and (owner["apiVersion"], owner["kind"]) in OWNERS:
+                self._queues[owner["kind"]].add((obj["metadata"]["namespace"], owner["name"]))
 
     def _enqueue_left_instance(self, old: Object | None, new: Object | None) -> None:
         """It may only wait for somebody to let it go, and that is no longer its VM's to do."""
@@ -165,8 +167,8 @@ class Controller:
         moment, failure = now(), None
         revisions = self._revisions_of(machine, instance)
         problem = await self._attempt(self._writer.perform(vm.spec_writes(machine, instance, revisions, moment)))
-        if isinstance(problem, KubeError) and not is_lost_race(problem):
-            failure = vm.failed_sync(instance, problem.message, moment)
+        if (error := worth_telling(problem)) is not None:
+            failure = vm.failed_sync(instance, error, moment)
         # As KubeVirt does: a stop is told at once, a start only by the pass that finds the instance there.
         if instance is not None:
             instance = self._instance_of(machine)
@@ -200,8 +202,7 @@ class Controller:
             return None
         members = membership.members(replica_set, self._instances.of(replica_set["metadata"]["uid"]))
         problem = await self._attempt(self._scale(replica_set, members))
-        failure = problem.message if isinstance(problem, KubeError) else None
-        await self._writer.perform(vmirs.status_writes(replica_set, members, failure, now()))
+        await self._writer.perform(vmirs.status_writes(replica_set, members, worth_telling(problem), now()))
         if problem:
             raise problem
         return None
@@ -242,9 +243,9 @@ class Controller:
         writes = vmi.plan(instance, pod, now(), has_vm=self._has_vm(instance))
         try:
             await self._writer.perform(writes)
-        except KubeError as error:
-            if pod is None and is_create(writes) and error.code != 409:
-                await self._writer.perform(vmi.failed_create(instance, error.message, now()))
+        except KubeError as problem:
+            if pod is None and is_create(writes) and (error := worth_telling(problem)) is not None:
+                await self._writer.perform(vmi.failed_create(instance, error, now()))
             raise
         return vmi.HANDLER_TIME if vmi.awaits_handler(instance, now()) else None
 
@@ -260,6 +261,11 @@ class Controller:
         vmis, pods = self._informers[VMIS].items(), self._informers[PODS].items()
         await self._writer.perform(node.plan(name, machine, vmis, pods))
         return None
+
+
+def worth_telling(problem: Exception | None) -> str | None:
+    """What a status is to say of what went wrong: a refusal, but not a race that the next pass will win."""
+    return problem.message if isinstance(problem, KubeError) and not is_lost_race(problem) else None
 
 
 async def catch_up(informer: Informer) -> None:
