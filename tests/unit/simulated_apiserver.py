@@ -18,6 +18,10 @@ from tests.unit.virt_controller_support import NAMESPACE, NODE_NAMES, TIME, dele
 from virtflow.kube import KubeClient, Object, Response
 
 
+NAMESPACES = {"nodes": "", "leases": "kubevirt"}
+"""Of what is not a tenant's."""
+
+
 class ApiServer(KubeClient):
     """A kube-apiserver in memory, at the other end of a KubeClient.
 
@@ -45,7 +49,7 @@ class ApiServer(KubeClient):
         return [obj for key, obj in self.objects.items() if key[0] == plural]
 
     def find(self, plural: str, name: str) -> Object | None:
-        return self.objects.get((plural, "" if plural == "nodes" else NAMESPACE, name))
+        return self.objects.get((plural, NAMESPACES.get(plural, NAMESPACE), name))
 
     async def add(self, plural: str, obj: Object) -> None:
         await self._store(plural, deepcopy(obj), "ADDED")
