@@ -17,7 +17,6 @@ from tests.unit.patching import apply_operation, merge
 from tests.unit.virt_controller_support import NAMESPACE, NODE_NAMES, TIME, deleting, make_node
 from virtflow.kube import KubeClient, Object, Response
 
-
 NAMESPACES = {"nodes": "", "leases": "kubevirt"}
 """Of what is not a tenant's."""
 
