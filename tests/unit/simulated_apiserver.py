@@ -17,6 +17,9 @@ from tests.unit.patching import apply_operation, merge
 from tests.unit.virt_controller_support import NAMESPACE, NODE_NAMES, TIME, deleting, make_node
 from virtflow.kube import KubeClient, Object, Response
 
+NAMESPACES = {"nodes": "", "leases": "kubevirt"}
+"""Of what is not a tenant's."""
+
 
 class ApiServer(KubeClient):
     """A kube-apiserver in memory, at the other end of a KubeClient.
@@ -45,7 +48,7 @@ class ApiServer(KubeClient):
         return [obj for key, obj in self.objects.items() if key[0] == plural]
 
     def find(self, plural: str, name: str) -> Object | None:
-        return self.objects.get((plural, "" if plural == "nodes" else NAMESPACE, name))
+        return self.objects.get((plural, NAMESPACES.get(plural, NAMESPACE), name))
 
     async def add(self, plural: str, obj: Object) -> None:
         await self._store(plural, deepcopy(obj), "ADDED")
@@ -68,6 +71,11 @@ class ApiServer(KubeClient):
     async def remove(self, plural: str, name: str) -> None:
         if obj := self.find(plural, name):
             await self._delete(plural, obj)
+
+    async def force_away(self, plural: str, name: str) -> None:
+        """Take its finalizers from an object, and delete it."""
+        if (obj := self.find(plural, name)) is not None:
+            await self._forget(plural, await self._store(plural, with_finalizers(deepcopy(obj), []), "MODIFIED"))
 
     async def remove_only(self, plural: str, name: str) -> None:
         """An orphaning delete."""

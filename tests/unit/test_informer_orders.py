@@ -7,7 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.pod_store import Store
@@ -30,16 +30,17 @@ def versions(objects: Any) -> dict[str, tuple[str, str]]:
 
 
 class SteppedClient(KubeClient):
-    """Lists and watches a store, and gives out one answer or one event for each token."""
+    """Lists and watches a store, and gives out an event for one token, an answer for two: events may overtake it."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self.tokens = asyncio.Semaphore(1)
+        self.tokens = asyncio.Semaphore(2)
         self.connection = 0
 
     async def request(self, method: str, path: str, **kwargs: Any) -> Object:
         assert (method, path) == ("GET", "/api/v1/namespaces/ns/pods")
         answer = self.store.listed()
+        await self.tokens.acquire()
         await self.tokens.acquire()
         return answer
 
@@ -76,7 +77,7 @@ steps = st.lists(
     st.one_of(
         st.tuples(st.sampled_from(["put", "put and observe", "delete"]), names),
         st.tuples(st.just("deliver"), st.integers(1, 4)),
-        st.tuples(st.sampled_from(["disconnect", "compact"]), st.none()),
+        st.tuples(st.sampled_from(["disconnect", "compact", "catch up"]), st.none()),
         st.tuples(st.just("observe"), st.integers(0, 100)),
     ),
     max_size=30,
@@ -85,11 +86,13 @@ steps = st.lists(
 
 @settings(max_examples=500)
 @given(steps)
+@example([("deliver", 2), ("catch up", None), ("deliver", 1), ("delete", "a"), *[("deliver", 1)] * 4])
 async def test_any_order_of_events_ends_in_what_the_server_has(steps: list[tuple[str, Any]]) -> None:
     store = Store()
     kube = SteppedClient(store)
     pods = Informer(kube, PODS, namespace="ns")
     ended: set[str] = set()
+    caught_up: list[asyncio.Task[None]] = []
 
     def listener(old: Object | None, new: Object | None) -> None:
         if new is None and old is not None:
@@ -112,6 +115,7 @@ async def test_any_order_of_events_ends_in_what_the_server_has(steps: list[tuple
         "delete": store.delete,
         "disconnect": lambda _: kube.disconnect(),
         "compact": lambda _: store.compact(),
+        "catch up": lambda _: caught_up.append(asyncio.create_task(pods.catch_up())),
     }
     pods.listen(listener)
     store.put("a")
@@ -121,5 +125,6 @@ async def test_any_order_of_events_ends_in_what_the_server_has(steps: list[tuple
                 await kube.step(argument)
             else:
                 actions[what](argument)
-        await kube.step(len(store.history) + 20)
+        await kube.step(len(store.history) + 2 * len(caught_up) + 20)
+        await asyncio.gather(*caught_up)
         assert versions(pods.items()) == versions(store.pods.values())

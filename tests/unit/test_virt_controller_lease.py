@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from clusters.kubevirt.controller.lease import LeadershipLostError, Lease
 from tests.unit.simulated_apiserver import ApiServer, Line
 from tests.unit.virtual_time import run_in_virtual_time
-from virtflow.kube import Object
+from virtflow.kube import Object, Response
 
 MINUTE = timedelta(minutes=1)
 SECONDS_OF_GRACE = 3.0
@@ -234,3 +234,57 @@ async def partitions(seed: int, cuts: list[tuple[float, int, str]]) -> None:
     terms = sorted(term for instance in instances for term in instance.terms)
     for (_, ended), (began, _) in pairwise(terms):
         assert ended <= began
+
+
+@in_virtual_time
+async def test_who_leads_makes_a_deleted_lease_anew() -> None:
+    server = ApiServer()
+    first = Instance(server, "first")
+    await until(lambda: first.leads)
+    term = record(server)["acquireTime"]
+    await server.force_away("leases", "virt-controller")
+    await until(lambda: server.all("leases") != [])
+    assert (record(server)["holderIdentity"], record(server)["acquireTime"]) == ("first", term)
+    with contextlib.suppress(TimeoutError):
+        await until(lambda: not first.leads)
+    assert first.leads
+    await first.end()
+
+
+@in_virtual_time
+async def test_who_is_forestalled_at_that_leads_no_more() -> None:
+    server = ApiServer()
+    first = Instance(server, "first")
+    await until(lambda: first.leads)
+    await server.force_away("leases", "virt-controller")
+    await server.add("leases", of_stranger("2026-11-23T06:29:46.000000Z"))
+    taken = time()
+    await until(lambda: bool(first.losses))
+    assert time() - taken < SECONDS_OF_GRACE
+    assert "has taken the Lease" in first.losses[0]
+    await first.end()
+
+
+class Forestalling(ApiServer):
+    """Somebody else makes the Lease anew between a look that did not find it and the create that follows."""
+
+    armed = False
+
+    async def _write(self, method: str, plural: str, key: tuple[str, str, str], body: Any) -> Response:
+        if self.armed and (method, plural) == ("POST", "leases"):
+            await self.add("leases", of_stranger("2026-11-23T06:29:46.000000Z"))
+        return await super()._write(method, plural, key, body)
+
+
+@in_virtual_time
+async def test_who_is_forestalled_at_the_last_moment_leads_no_more() -> None:
+    server = Forestalling()
+    first = Instance(server, "first")
+    await until(lambda: first.leads)
+    server.armed = True
+    await server.force_away("leases", "virt-controller")
+    deleted = time()
+    await until(lambda: bool(first.losses))
+    assert time() - deleted < SECONDS_OF_GRACE
+    assert "has taken the Lease" in first.losses[0]
+    await first.end()

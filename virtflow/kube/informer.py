@@ -89,6 +89,13 @@ class Informer:
         if version_of(obj) > self._complete:
             self._take(obj)
 
+    async def catch_up(self) -> None:
+        """Hear of everything that is so by now, however late the watch is, or whether there is none at the moment.
+
+        By another list: raises what `KubeClient.request` raises.
+        """
+        await self._list()
+
     async def wait_for(self, namespace: str, name: str, done: Callable[[Object | None], bool]) -> Object | None:
         """The object once `done` holds of it: at once if it does already, else at the event that makes it so.
 
@@ -152,9 +159,11 @@ class Informer:
                     version = await self._list()
                     self._synced.set()
                 async for event in self._watch(version):
-                    self._handle(event["type"], event["object"])
                     version = event["object"]["metadata"]["resourceVersion"]
-                    self._complete = int(version)
+                    # Unless a list has been quicker: what that knows the end of must not come back.
+                    if int(version) > self._complete:
+                        self._handle(event["type"], event["object"])
+                        self._complete = int(version)
                     delay = FIRST_DELAY
                 refused_since = None
                 continue
@@ -177,13 +186,16 @@ class Informer:
 
     async def _list(self) -> str:
         answer = await self._kube.request("GET", self._path, query=self._query)
+        version: str = answer["metadata"]["resourceVersion"]
+        if int(version) < self._complete:
+            # The watch has been quicker.
+            return version
         listed: set[str] = set()
         for item in answer["items"]:
             # Items of a list carry neither; whoever takes one from the copy needs both to write it back.
             item["apiVersion"], item["kind"] = self.resource.api_version, self.resource.kind
             listed.add(item["metadata"]["uid"])
             self._take(item)
-        version: str = answer["metadata"]["resourceVersion"]
         for obj in list(self._objects.values()):
             # What is newer than the list was put here by `observe` after the list was made.
             if obj["metadata"]["uid"] not in listed and version_of(obj) <= int(version):

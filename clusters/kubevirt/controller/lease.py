@@ -50,6 +50,8 @@ class Lease:
         self._kube = kube
         self._namespace, self._name, self._identity = namespace, name, identity
         self._record: Object = {}
+        self.has_waited = False
+        """Whether it was not held at the first attempt."""
 
     @contextlib.asynccontextmanager
     async def held(self) -> AsyncIterator[Object]:
@@ -87,6 +89,7 @@ class Lease:
                     log.info("%s waits while %s leads", self._identity, holder_of(record))
             except (KubeError, *NO_ANSWER) as error:
                 log.warning("%s does not lead yet: %s", self._identity, describe(error))
+            self.has_waited = True
             await asyncio.sleep(RETRY_PERIOD.total_seconds())
 
     async def _read(self) -> Object | None:
@@ -141,16 +144,31 @@ class Lease:
         try:
             self._record = await self._kube.replace(LEASES, self._renewed(self._record))
         except KubeError as error:
+            if error.code not in (404, 409):
+                raise
+            # Somebody took it, or deleted it, or the answer to an earlier renewal got lost.
+            record = await self._read()
+            if record is None:
+                self._record = await self._create_anew()
+            elif self._is_same_term(record):
+                self._record = await self._kube.replace(LEASES, self._renewed(record))
+            else:
+                raise self._taken_by(holder_of(record)) from None
+
+    async def _create_anew(self) -> Object:
+        """The Lease of this very term; that somebody has deleted it ends no term, but it is anybody's to make."""
+        meta = {"name": self._name, "namespace": self._namespace}
+        try:
+            return await self._kube.create(LEASES, {**self._renewed(self._record), "metadata": meta}, self._namespace)
+        except KubeError as error:
             if error.code != 409:
                 raise
-            # Somebody took it, or the answer to an earlier renewal got lost.
-            record = await self._kube.get(LEASES, self._name, self._namespace)
-            if not self._is_same_term(record):
-                raise LeadershipLostError(
-                    f"{self._identity} ends, because {holder_of(record)} has taken the Lease "
-                    f"{self._namespace}/{self._name} from it."
-                ) from None
-            self._record = await self._kube.replace(LEASES, self._renewed(record))
+            raise self._taken_by("another instance") from None
+
+    def _taken_by(self, holder: str | None) -> LeadershipLostError:
+        return LeadershipLostError(
+            f"{self._identity} ends, because {holder} has taken the Lease {self._namespace}/{self._name} from it."
+        )
 
     def _renewed(self, record: Object) -> Object:
         return {**record, "spec": {**record["spec"], "renewTime": micro_time()}}

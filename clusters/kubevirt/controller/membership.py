@@ -12,7 +12,7 @@ from clusters.kubevirt.controller.writes import Patch, json_patch
 from virtflow.kube import Object
 from virtflow.kube.resources import VMIS
 
-__all__ = ["adoptions", "members", "releases"]
+__all__ = ["adoptions", "change_owners", "members", "owners_of", "releases"]
 
 
 def adoptions(vmirs: Object, orphans: list[Object]) -> list[Patch]:

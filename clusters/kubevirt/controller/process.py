@@ -2,10 +2,12 @@
 
 It uses the API alone and keeps nothing of its own, so it may be killed at any moment, and KubeVirt's own
 virt-controller may take its place. An instance that waits to lead keeps its caches warm, but no queues: what
-there is to do, it looks for when its turn comes.
+there is to do, it looks for when its turn comes. That is the one time to list again: what the one before it did
+last, a watch that lags or has just been lost may not have told yet, and a pod not heard of would count as gone.
 """
 
 import asyncio
+import logging
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -21,13 +23,17 @@ from clusters.kubevirt.controller.run_strategy import backoff
 from clusters.kubevirt.controller.selectors import selects
 from clusters.kubevirt.controller.workqueue import WorkQueue, is_lost_race
 from clusters.kubevirt.controller.writes import Create, Write, Writer
-from virtflow.kube import Informer, Key, KubeClient, KubeError, Object, Resource
+from virtflow.kube import NO_ANSWER, Informer, Key, KubeClient, KubeError, Object, Resource, describe
 from virtflow.kube.resources import CONTROLLER_REVISIONS, NODES, PODS, VMIRS, VMIS, VMS
 
 __all__ = ["Controller", "run_controller"]
 
+log = logging.getLogger(__name__)
+
 PROGRAM, COMPONENT = "virt-controller", "virtualmachine-controller"
 RECONCILED = (VMS, VMIS, VMIRS, NODES)
+OWNERS = {(resource.api_version, resource.kind) for resource in (VMS, VMIS, VMIRS)}
+CATCH_UP_RETRY = timedelta(seconds=1)
 
 
 async def run_controller(kubeconfig: Path, namespace: str, identity: str) -> None:
@@ -85,6 +91,8 @@ class Controller:
             async with lease.held() as record:
                 leader = record["spec"]["holderIdentity"]
                 self._recorder.record(Note(record, "Normal", "LeaderElection", f"{leader} became leader", PROGRAM))
+                if lease.has_waited:
+                    await asyncio.gather(*map(catch_up, self._informers.values()))
                 self._fill_queues()
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._recorder.run())
@@ -98,6 +106,7 @@ class Controller:
             self._informers[resource].listen(changed)
             for obj in self._informers[resource].items():
                 changed(None, obj)
+        self._informers[VMS].listen(self._enqueue_left_instance)
         for resource in (VMIS, PODS):
             self._informers[resource].listen(self._enqueue_owners)
         self._informers[VMIS].listen(self._offer_orphan)
@@ -114,8 +123,14 @@ class Controller:
     def _enqueue_owners(self, old: Object | None, new: Object | None) -> None:
         """Also the former one of what has another now, or none."""
         for obj in (old, new):
-            if obj is not None and (owner := controller_of(obj)) and (queue := self._queues.get(owner["kind"])):
-                queue.add((obj["metadata"]["namespace"], owner["name"]))
+            owner = controller_of(obj) if obj is not None else None
+            if obj is not None and owner is not None and (owner["apiVersion"], owner["kind"]) in OWNERS:
+                self._queues[owner["kind"]].add((obj["metadata"]["namespace"], owner["name"]))
+
+    def _enqueue_left_instance(self, old: Object | None, new: Object | None) -> None:
+        """It may only wait for somebody to let it go, and that is no longer its VM's to do."""
+        if old is not None and new is None:
+            self._queues[VMIS.kind].add(key_of(old))
 
     def _offer_orphan(self, old: Object | None, new: Object | None) -> None:
         """To the VM of its name, and to the sets that would have it, when it has become one or has other labels."""
@@ -141,6 +156,8 @@ class Controller:
         if machine is None:
             return None
         if adoption := vm.adoption_writes(machine, self._informers[VMIS].get(*key)):
+            if not await self._stays(VMS, machine):
+                return None
             await self._writer.perform(adoption)
         instance = self._instance_of(machine)
         if first := vm.metadata_writes(machine, instance):
@@ -150,8 +167,8 @@ class Controller:
         moment, failure = now(), None
         revisions = self._revisions_of(machine, instance)
         problem = await self._attempt(self._writer.perform(vm.spec_writes(machine, instance, revisions, moment)))
-        if isinstance(problem, KubeError) and not is_lost_race(problem):
-            failure = vm.failed_sync(instance, problem.message, moment)
+        if (error := worth_telling(problem)) is not None:
+            failure = vm.failed_sync(instance, error, moment)
         # As KubeVirt does: a stop is told at once, a start only by the pass that finds the instance there.
         if instance is not None:
             instance = self._instance_of(machine)
@@ -185,8 +202,7 @@ class Controller:
             return None
         members = membership.members(replica_set, self._instances.of(replica_set["metadata"]["uid"]))
         problem = await self._attempt(self._scale(replica_set, members))
-        failure = problem.message if isinstance(problem, KubeError) else None
-        await self._writer.perform(vmirs.status_writes(replica_set, members, failure, now()))
+        await self._writer.perform(vmirs.status_writes(replica_set, members, worth_telling(problem), now()))
         if problem:
             raise problem
         return None
@@ -195,14 +211,17 @@ class Controller:
         """Adopt and release. False if the set turns out to be going, which its next change will tell."""
         meta = replica_set["metadata"]
         adoptions = membership.adoptions(replica_set, self._orphans.of(meta["namespace"]))
-        if adoptions:
-            # The cache may not know yet that the set goes, and then what it lets go must not come back.
-            fresh = await self._kube.get(VMIRS, meta["name"], meta["namespace"])
-            if is_deleting(fresh) or fresh["metadata"]["uid"] != meta["uid"]:
-                return False
+        if adoptions and not await self._stays(VMIRS, replica_set):
+            return False
         releases = membership.releases(replica_set, self._instances.of(meta["uid"]))
         await self._writer.perform_together([*adoptions, *releases])
         return True
+
+    async def _stays(self, resource: Resource, owner: Object) -> bool:
+        """Asked before it adopts: the cache may not know yet that it goes, and what it lets go must not come back."""
+        meta = owner["metadata"]
+        fresh = await self._kube.get(resource, meta["name"], meta["namespace"])
+        return not is_deleting(fresh) and bool(fresh["metadata"]["uid"] == meta["uid"])
 
     async def _scale(self, replica_set: Object, members: list[Object]) -> None:
         await self._writer.perform_together(vmirs.scale_writes(replica_set, members))
@@ -224,9 +243,9 @@ class Controller:
         writes = vmi.plan(instance, pod, now(), has_vm=self._has_vm(instance))
         try:
             await self._writer.perform(writes)
-        except KubeError as error:
-            if pod is None and is_create(writes) and error.code != 409:
-                await self._writer.perform(vmi.failed_create(instance, error.message, now()))
+        except KubeError as problem:
+            if pod is None and is_create(writes) and (error := worth_telling(problem)) is not None:
+                await self._writer.perform(vmi.failed_create(instance, error, now()))
             raise
         return vmi.HANDLER_TIME if vmi.awaits_handler(instance, now()) else None
 
@@ -242,6 +261,20 @@ class Controller:
         vmis, pods = self._informers[VMIS].items(), self._informers[PODS].items()
         await self._writer.perform(node.plan(name, machine, vmis, pods))
         return None
+
+
+def worth_telling(problem: Exception | None) -> str | None:
+    """What a status is to say of what went wrong: a refusal, but not a race that the next pass will win."""
+    return problem.message if isinstance(problem, KubeError) and not is_lost_race(problem) else None
+
+
+async def catch_up(informer: Informer) -> None:
+    while True:
+        try:
+            return await informer.catch_up()
+        except (KubeError, *NO_ANSWER) as error:
+            log.warning("what %s there are by now is not known yet: %s", informer.resource.plural, describe(error))
+        await asyncio.sleep(CATCH_UP_RETRY.total_seconds())
 
 
 def labels_of(obj: Object) -> Object:

@@ -8,6 +8,7 @@ from copy import deepcopy
 from datetime import datetime
 
 from clusters.kubevirt.controller.events import Note
+from clusters.kubevirt.controller.membership import change_owners, owners_of
 from clusters.kubevirt.controller.objects import (
     API_VERSIONS,
     CONTROLLER_FINALIZER,
@@ -53,12 +54,10 @@ def owns(vm: Object, vmi: Object) -> bool:
 
 
 def adoption_writes(vm: Object, vmi: Object | None) -> list[Write]:
-    """What makes the instance of the VM's name, if it is nobody's, the VM's."""
+    """What makes the instance of the VM's name, if it is nobody's, the VM's. Before it the VM must be seen afresh."""
     if vmi is None or controller_of(vmi) or is_deleting(vm) or is_deleting(vmi):
         return []
-    owners = vmi["metadata"].get("ownerReferences")
-    adopted = [*(owners or []), owner_reference(vm)]
-    return [Patch(VMIS, vmi, json_patch("/metadata/ownerReferences", owners, adopted))]
+    return [change_owners(vmi, [*owners_of(vmi), owner_reference(vm)])]
 
 
 def metadata_writes(vm: Object, vmi: Object | None) -> list[Write]:

@@ -21,6 +21,7 @@ from typing import Literal
 
 from clusters.kubevirt.controller.events import Note, Recorder
 from clusters.kubevirt.controller.objects import controller_of
+from clusters.kubevirt.controller.workqueue import is_lost_race
 from virtflow.kube import NO_ANSWER, Informer, KubeClient, KubeError, Object, Resource, describe
 
 __all__ = ["Create", "Delete", "Patch", "Replace", "Write", "Writer", "json_patch"]
@@ -29,8 +30,13 @@ log = logging.getLogger(__name__)
 
 LETTERS, DRAWN, LONGEST_BASE = "bcdfghjklmnpqrstvwxz2456789", 5, 58
 """What the kube-apiserver makes a name of, beside `generateName`."""
+DRAWS = 3
+"""How many names are tried, should one be taken."""
 
 FIRST_DELAY, LAST_DELAY = timedelta(milliseconds=100), timedelta(seconds=5)
+MOST_FAILURES = 3
+"""How often a create is sent again that was answered with a 5xx. Such a one may have been done: a 504 says no more
+than that it took too long. It may also be what a webhook that is down always leads to, which is to be told."""
 TOGETHER = 20
 """Requests of one reconciliation under way at once; the kube-apiserver would queue more of one client anyway."""
 
@@ -127,18 +133,28 @@ class Writer:
 
     async def _create(self, write: Create) -> None:
         try:
-            answer = await self._create_once(write.resource, with_name(write.body))
+            answer = await self._create_under_some_name(write.resource, write.body)
         except KubeError as error:
-            if write.refused and error.code != 409:
+            if write.refused and not is_lost_race(error):
                 self._recorder.record(write.refused, error=error.message)
             raise
         self._observe(write.resource, answer)
         if write.done:
             self._recorder.record(write.done, name=answer["metadata"]["name"])
 
+    async def _create_under_some_name(self, resource: Resource, body: Object) -> Object:
+        draws = 1 if "name" in body["metadata"] else DRAWS
+        while True:
+            draws -= 1
+            try:
+                return await self._create_once(resource, with_name(body))
+            except KubeError as error:
+                if error.code != 409 or draws == 0:
+                    raise
+
     async def _create_once(self, resource: Resource, body: Object) -> Object:
-        """What was created, however often the answer got lost."""
-        meta, delay, asked = body["metadata"], FIRST_DELAY, False
+        """What was created, however often the answer got lost, or told of no more than a failure of the server."""
+        meta, delay, asked, failures = body["metadata"], FIRST_DELAY, False, 0
         while True:
             try:
                 try:
@@ -150,8 +166,14 @@ class Writer:
                     if controller_of(there) != controller_of(body):
                         raise
                     return there
-            except NO_ANSWER as error:
-                log.warning("no answer to the create of %s (%s), again in %s", meta["name"], describe(error), delay)
+            except (KubeError, *NO_ANSWER) as error:
+                if isinstance(error, KubeError):
+                    failures += 1
+                    if error.code < 500 or failures > MOST_FAILURES:
+                        raise
+                log.warning(
+                    "whether %s was created is unknown (%s), again in %s", meta["name"], describe(error), delay
+                )
                 asked = True
             await asyncio.sleep(delay.total_seconds())
             delay = min(delay * 2, LAST_DELAY)
