@@ -28,6 +28,9 @@ __all__ = ["Controller", "run_controller"]
 
 PROGRAM, COMPONENT = "virt-controller", "virtualmachine-controller"
 RECONCILED = (VMS, VMIS, VMIRS, NODES)
+GATHER = timedelta(milliseconds=100)
+"""A pass over a replica set looks at all its members: so it waits for what else becomes of them. Not so for the first
+change, nor for one of the set itself."""
 
 
 async def run_controller(kubeconfig: Path, namespace: str, identity: str) -> None:
@@ -65,7 +68,7 @@ class Controller:
         self._queues = {
             VMS.kind: WorkQueue(VMS.kind, self._reconcile_vm),
             VMIS.kind: WorkQueue(VMIS.kind, self._reconcile_vmi),
-            VMIRS.kind: WorkQueue(VMIRS.kind, self._reconcile_vmirs),
+            VMIRS.kind: WorkQueue(VMIRS.kind, self._reconcile_vmirs, gather=GATHER),
             NODES.kind: WorkQueue(NODES.kind, self._reconcile_node),
         }
         self._instances = Index(self._informers[VMIS], by_controller)
@@ -115,7 +118,7 @@ class Controller:
         """Also the former one of what has another now, or none."""
         for obj in (old, new):
             if obj is not None and (owner := controller_of(obj)) and (queue := self._queues.get(owner["kind"])):
-                queue.add((obj["metadata"]["namespace"], owner["name"]))
+                queue.add_soon((obj["metadata"]["namespace"], owner["name"]))
 
     def _offer_orphan(self, old: Object | None, new: Object | None) -> None:
         """To the VM of its name, and to the sets that would have it, when it has become one or has other labels."""
