@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from clusters.kubevirt.controller.events import Note, Recorder
-from clusters.kubevirt.controller.heartbeat import INTERVAL, beat, is_ready, silence
+from clusters.kubevirt.controller.heartbeat import INTERVAL, beat, is_due, is_ready, silence
 from clusters.kubevirt.controller.objects import (
     condition,
     controller_of,
@@ -152,11 +152,10 @@ class Handler:
         node, moment = self._nodes.get(*key), now()
         if node is None or not is_ready(node):
             return None
-        silent = silence(node, moment)
-        if silent is None or silent >= INTERVAL:
-            self._nodes.observe(await self._kube.patch(NODES, key[1], beat(moment), kind="strategic"))
-            return INTERVAL
-        return INTERVAL - silent
+        if is_due(node, moment):
+            node = await self._kube.patch(NODES, key[1], beat(moment), kind="strategic")
+            self._nodes.observe(node)
+        return INTERVAL - (silence(node, moment) or timedelta(0))
 
     async def _reconcile(self, key: Key) -> None:
         vmi = self._instances.get(*key)

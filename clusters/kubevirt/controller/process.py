@@ -73,6 +73,7 @@ class Controller:
         }
         self._instances = Index(self._informers[VMIS], by_controller)
         self._orphans = Index(self._informers[VMIS], orphans_by_namespace)
+        self._on_nodes = Index(self._informers[VMIS], node.node_of)
         self._pods = Index(self._informers[PODS], by_controller)
         self._revisions = Index(self._informers[CONTROLLER_REVISIONS], by_controller)
         self._sets = Index(self._informers[VMIRS], by_namespace)
@@ -242,8 +243,9 @@ class Controller:
         machine, moment = self._informers[NODES].get(*key), now()
         if node.is_responsive(machine, moment):
             return node.time_left(machine, moment) if machine is not None else None
-        vmis, pods = self._informers[VMIS].items(), self._informers[PODS].items()
-        await self._writer.perform(node.plan(name, machine, vmis, pods))
+        vmis = self._on_nodes.of(name)
+        pods = [pod for each in vmis for pod in self._pods.of(each["metadata"]["uid"])]
+        await self._writer.perform(node.plan(machine, vmis, pods))
         return None
 
 
