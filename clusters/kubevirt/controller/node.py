@@ -48,7 +48,7 @@ def plan(node: Object | None, vmis: Iterable[Object], pods: Iterable[Object]) ->
 
 
 def mark(node: Object) -> Patch:
-    """On condition that it is still as silent: else the label would come after a beat, and stay until the next one."""
+    """On condition that it is still as silent: else the label might come after a beat, and stay until the next."""
     heartbeat = node["metadata"]["annotations"][HEARTBEAT]
     patch = [
         {"op": "test", "path": f"/metadata/annotations/{escape(HEARTBEAT)}", "value": heartbeat},
