@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from clusters.kubevirt.controller.events import Note, Recorder
-from clusters.kubevirt.controller.heartbeat import INTERVAL, beat, is_ready, silence
+from clusters.kubevirt.controller.heartbeat import INTERVAL, beat, is_due, is_ready, silence
 from clusters.kubevirt.controller.objects import (
     condition,
     controller_of,
@@ -33,7 +33,7 @@ from clusters.kubevirt.controller.objects import (
     without_condition,
 )
 from clusters.kubevirt.controller.workqueue import WorkQueue
-from clusters.kubevirt.handler_server import create_app, handler_server
+from clusters.kubevirt.handler_server import NodeUnreachableError, create_app, handler_server
 from virtflow.kube import Informer, Key, KubeClient, KubeError, Object
 from virtflow.kube.resources import NODES, PODS, VMIS
 
@@ -58,24 +58,34 @@ async def run_handler(kubeconfig: Path, port: int, tls_cert: Path, tls_key: Path
     virt-api, known by a certificate of `client_ca`, is served on 127.0.0.1:`port`.
     """
     async with await KubeClient.connect(kubeconfig, agent="virt-handler") as kube:
+        handler = Handler(kube)
         app = create_app(
             {
-                "pause": lambda key: write_change(kube, key, pause),
-                "unpause": lambda key: write_change(kube, key, unpause),
+                "pause": lambda key: write_change(kube, key, pause, handler.speaks_for),
+                "unpause": lambda key: write_change(kube, key, unpause, handler.speaks_for),
             }
         )
         server = handler_server(app, port, tls_cert, tls_key, client_ca)
         async with asyncio.TaskGroup() as group:
-            group.create_task(Handler(kube).run())
+            group.create_task(handler.run())
             group.create_task(server.serve())
 
 
-async def write_change(kube: KubeClient, key: Key, change: Change) -> bool:
-    """Write a change of the instance that is there; False if there is none. Raises KubeError."""
+async def write_change(kube: KubeClient, key: Key, change: Change, speaks_for: Callable[[str], bool]) -> bool:
+    """Write a change of the instance that is there; False if there is none.
+
+    Raises KubeError, and `NodeUnreachableError` if its node, which would have to make the change, does not answer.
+    """
     namespace, name = key
     for left in reversed(range(ATTEMPTS)):
         try:
-            if new := change(await kube.get(VMIS, name, namespace), now()):
+            vmi = await kube.get(VMIS, name, namespace)
+            if not speaks_for(node_name(vmi)):
+                raise NodeUnreachableError(
+                    f"the node {node_name(vmi)!r} of VirtualMachineInstance {namespace}/{name} is gone or not Ready, "
+                    "so nobody can be asked to change the guest: try again when it is Ready"
+                )
+            if new := change(vmi, now()):
                 await kube.replace(VMIS, new)
             break
         except KubeError as error:
@@ -111,6 +121,10 @@ class Handler:
             group.create_task(self._beats.run())
             group.create_task(self._queue.run())
 
+    def speaks_for(self, node: str) -> bool:
+        """Whether a virt-handler would be at work on this node: on one that is not Ready nobody hears of it."""
+        return is_ready(self._nodes.get("", node))
+
     def _changed(self, _: Object | None, new: Object | None) -> None:
         if new is not None:
             self._queue.add(key_of(new))
@@ -138,15 +152,14 @@ class Handler:
         node, moment = self._nodes.get(*key), now()
         if node is None or not is_ready(node):
             return None
-        silent = silence(node, moment)
-        if silent is None or silent >= INTERVAL:
-            self._nodes.observe(await self._kube.patch(NODES, key[1], beat(moment), kind="strategic"))
-            return INTERVAL
-        return INTERVAL - silent
+        if is_due(node, moment):
+            node = await self._kube.patch(NODES, key[1], beat(moment), kind="strategic")
+            self._nodes.observe(node)
+        return INTERVAL - (silence(node, moment) or timedelta(0))
 
     async def _reconcile(self, key: Key) -> None:
         vmi = self._instances.get(*key)
-        if vmi is None or not is_ready(self._nodes.get("", node_name(vmi))):
+        if vmi is None or not self.speaks_for(node_name(vmi)):
             return
         ended = self._ends.get(vmi["metadata"]["uid"])
         if new := report(vmi, now(), ended):

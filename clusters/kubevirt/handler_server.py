@@ -7,6 +7,7 @@ CA, which signs no others, and have the name of a client.
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from pathlib import Path
 
 import uvicorn
@@ -17,14 +18,23 @@ from starlette.routing import Route
 
 from clusters.kubevirt.client_certificates import ClientCertificates, client_name
 from clusters.kubevirt.install import HANDLER_CLIENT_NAME
+from virtflow.errors import VirtflowError
 from virtflow.kube import NO_ANSWER, Key, KubeError, describe
 
-__all__ = ["Action", "create_app", "handler_server"]
+__all__ = ["Action", "NodeUnreachableError", "create_app", "handler_server"]
 
 log = logging.getLogger(__name__)
 
+KEEP_ALIVE = timedelta(minutes=1)
+"""Longer than virt-api's client keeps an idle connection (aiohttp: 15 s): were this side the first to close, a call
+sent at that moment would be lost."""
+
 Action = Callable[[Key], Awaitable[bool]]
 """Does something with the instance of this key. False if there is none."""
+
+
+class NodeUnreachableError(VirtflowError):
+    """The node of an instance is gone, or nothing on it answers."""
 
 
 def create_app(actions: dict[str, Action]) -> Starlette:
@@ -37,6 +47,9 @@ def create_app(actions: dict[str, Action]) -> Starlette:
             key = request.path_params["namespace"], request.path_params["name"]
             try:
                 found = await action(key)
+            except NodeUnreachableError as error:
+                log.warning("%s of %s: %s", name, "/".join(key), error)
+                return PlainTextResponse(str(error), 503)
             except (KubeError, *NO_ANSWER) as error:
                 log.warning("%s of %s: %s", name, "/".join(key), describe(error))
                 return PlainTextResponse(describe(error), 500)
@@ -71,6 +84,7 @@ def handler_server(app: Starlette, port: int, cert: Path, key: Path, ca: Path) -
         lifespan="off",
         access_log=False,
         log_config=None,
+        timeout_keep_alive=int(KEEP_ALIVE.total_seconds()),
         timeout_graceful_shutdown=1,
     )
     return uvicorn.Server(config)

@@ -51,13 +51,14 @@ NOT_KUBEVIRTS_OWN_UPDATE: Object = {
 """virt-api lets KubeVirt's own programs change what they like: to ask it would be two calls for most of the writes in
 a virtual machine's life, each answered with yes."""
 
-READ = ["get", "list", "watch"]
-WRITE = ["update", "patch"]
+FOLLOW = ["list", "watch"]
 VMS, VMIS, REPLICA_SETS = (
     "virtualmachines",
     "virtualmachineinstances",
     "virtualmachineinstancereplicasets",
 )
+KINDS = (VMS, VMIS, REPLICA_SETS)
+WRITE_EVENTS: Object = {"apiGroups": [""], "resources": ["events"], "verbs": ["get", "create", "patch"]}
 RULES: dict[str, list[Object]] = {
     # What subresources.kubevirt.io writes, and what an eviction is judged by.
     "kubevirt-apiserver": [
@@ -67,33 +68,31 @@ RULES: dict[str, list[Object]] = {
         {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]},
     ],
     "kubevirt-controller": [
-        {"apiGroups": ["kubevirt.io"], "resources": [VMS, VMIS, REPLICA_SETS], "verbs": READ + WRITE},
-        {"apiGroups": ["kubevirt.io"], "resources": [VMIS], "verbs": ["create", "delete"]},
         {
             "apiGroups": ["kubevirt.io"],
-            "resources": [
-                *(f"{resource}/finalizers" for resource in (VMS, VMIS, REPLICA_SETS)),
-                *(f"{resource}/status" for resource in (VMS, REPLICA_SETS)),
-                f"{REPLICA_SETS}/scale",
-            ],
-            "verbs": ["get", *WRITE],
+            "resources": [VMS, REPLICA_SETS],
+            "verbs": ["get", *FOLLOW, "update", "patch"],
         },
-        {"apiGroups": [""], "resources": ["pods"], "verbs": [*READ, *WRITE, "create", "delete"]},
-        {"apiGroups": [""], "resources": ["pods/status", "pods/finalizers"], "verbs": WRITE},
-        {"apiGroups": [""], "resources": ["events"], "verbs": [*READ, *WRITE, "create"]},
-        {"apiGroups": [""], "resources": ["nodes", "namespaces", "resourcequotas"], "verbs": READ},
-        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["patch"]},
         {
-            "apiGroups": ["apps"],
-            "resources": ["controllerrevisions"],
-            "verbs": [*READ, *WRITE, "create", "delete"],
+            "apiGroups": ["kubevirt.io"],
+            "resources": [VMIS],
+            "verbs": ["get", *FOLLOW, "create", "update", "patch", "delete"],
         },
+        # Who makes an object the owner of what blocks its deletion must be allowed to update these.
+        {"apiGroups": ["kubevirt.io"], "resources": [f"{kind}/finalizers" for kind in KINDS], "verbs": ["update"]},
+        {"apiGroups": ["kubevirt.io"], "resources": [f"{VMS}/status"], "verbs": ["update", "patch"]},
+        {"apiGroups": ["kubevirt.io"], "resources": [f"{REPLICA_SETS}/status"], "verbs": ["update"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", *FOLLOW, "create", "patch", "delete"]},
+        {"apiGroups": [""], "resources": ["pods/status"], "verbs": ["patch"]},
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": [*FOLLOW, "patch"]},
+        {"apiGroups": ["apps"], "resources": ["controllerrevisions"], "verbs": ["get", *FOLLOW, "create", "delete"]},
+        WRITE_EVENTS,
     ],
     "kubevirt-handler": [
-        {"apiGroups": ["kubevirt.io"], "resources": [VMIS], "verbs": READ + WRITE},
-        {"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": READ},
-        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["patch"]},
-        {"apiGroups": [""], "resources": ["events"], "verbs": [*READ, *WRITE, "create"]},
+        {"apiGroups": ["kubevirt.io"], "resources": [VMIS], "verbs": ["get", *FOLLOW, "update"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": FOLLOW},
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": [*FOLLOW, "patch"]},
+        WRITE_EVENTS,
     ],
 }
 

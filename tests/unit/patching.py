@@ -19,7 +19,7 @@ def merge(obj: Object, patch: Object) -> None:
 
 def apply_operation(obj: Object, operation: Object) -> bool:
     """One operation of a JSON patch, on the object itself; False if it was a test that fails."""
-    *parents, last = operation["path"].strip("/").split("/")
+    *parents, last = (part.replace("~1", "/") for part in operation["path"].strip("/").split("/"))
     for part in parents:
         obj = obj[part]
     if operation["op"] == "test":

@@ -179,3 +179,35 @@ async def test_a_guest_that_is_told_to_end_takes_its_launcher_along_with_an_exit
         assert (await client.post(guest_path("two") + "poweroff")).status_code == 404
         assert (await client.get(guest_path("one") + "poweroff")).status_code == 405
     assert ends == [("one", 0), ("one", 1), ("gone", 1)]
+
+
+def with_pause(obj: Object) -> Object:
+    paused = {"type": "Paused", "status": "True"}
+    return {**obj, "status": {**obj["status"], "conditions": [*obj["status"]["conditions"], paused]}}
+
+
+@pytest.mark.anyio
+async def test_a_paused_guest_stands_still_and_keeps_its_connections() -> None:
+    directory, ends = Directory(loop_clock), list[tuple[str, int]]()
+    one = vmi("one")
+    directory.follow(None, one)
+    directory.follow(None, vmi("two"))
+    guest = directory.get("t", "one")
+    assert guest is not None
+    async with served(directory, ends) as url, httpx.AsyncClient(base_url=url) as client:
+        assert (await client.get(FRONT_DOOR)).json()["guest"] == "one"
+        waiting = asyncio.create_task(client.get(guest_path("one"), params={"cost_ms": "9999"}))
+        async with asyncio.timeout(10):
+            while guest.machine.used(loop_clock() + timedelta(minutes=1)) < timedelta(seconds=9):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+        directory.follow(one, with_pause(one))
+        answer = await waiting
+        assert (answer.status_code, answer.json()["error"]) == (503, "guest one was paused before it answered")
+        assert guest.meter.read(loop_clock() + timedelta(seconds=2)) == 0
+        for path in (FRONT_DOOR, guest_path("one")):
+            answer = await client.get(path)
+            assert (answer.status_code, answer.json()["error"]) == (503, "guest one is paused")
+        assert (await client.post(guest_path("one") + "poweroff")).status_code == 503
+        directory.follow(with_pause(one), one)
+        assert (await client.get(FRONT_DOOR)).json()["guest"] == "one"
+    assert ends == []

@@ -13,11 +13,12 @@ import pytest
 
 from clusters.kubevirt.api.refusals import Refused
 from clusters.kubevirt.api.subresources.nodes import HandlerAccess, Nodes
-from clusters.kubevirt.handler import pause, unpause, write_change
-from clusters.kubevirt.handler_server import create_app, handler_server
+from clusters.kubevirt.handler import Handler, pause, unpause, write_change
+from clusters.kubevirt.handler_server import NodeUnreachableError, create_app, handler_server
 from clusters.kubevirt.install import HANDLER_CLIENT_NAME, HANDLER_NAME
 from clusters.local import pki
 from clusters.local.pki import Pair
+from tests.unit.simulated_apiserver import ApiServer
 from tests.unit.virt_controller_support import NOW, TIME, make_vmi
 from virtflow.kube import Key, KubeError, Object
 
@@ -65,8 +66,8 @@ class Kube:
         return self.vmi
 
 
-async def pause_on(kube: Kube) -> bool:
-    return await write_change(kube, ("tenant", "test-vm"), pause)  # type: ignore[arg-type]
+async def pause_on(kube: Kube, nodes: tuple[str, ...] = ("node-1",)) -> bool:
+    return await write_change(kube, ("tenant", "test-vm"), pause, nodes.__contains__)  # type: ignore[arg-type]
 
 
 @pytest.mark.anyio
@@ -93,6 +94,31 @@ async def test_a_change_that_cannot_be_written_is_an_error(refusals: list[int]) 
     assert kube.vmi["status"]["conditions"] == [READY]
 
 
+@pytest.mark.anyio
+async def test_a_guest_of_a_node_that_does_not_answer_cannot_be_paused() -> None:
+    kube = Kube(running(), [])
+    with pytest.raises(NodeUnreachableError, match="node-1"):
+        await pause_on(kube, ("node-2",))
+    assert kube.vmi is not None
+    assert kube.vmi["status"]["conditions"] == [READY]
+
+
+@pytest.mark.anyio
+async def test_it_speaks_for_nodes_that_are_ready() -> None:
+    server = ApiServer()
+    handler = Handler(server)
+    task = asyncio.create_task(handler.run())
+    async with asyncio.timeout(10):
+        while not handler.speaks_for("node-1"):  # noqa: ASYNC110 - nobody tells of a full cache
+            await asyncio.sleep(0)
+        assert not handler.speaks_for("node-9")
+        await server.fail_node("node-1")
+        while handler.speaks_for("node-1"):  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 class Actions:
     def __init__(self) -> None:
         self.asked: list[Key] = []
@@ -101,6 +127,8 @@ class Actions:
         self.asked.append(key)
         if key[1] == "broken":
             raise KubeError(403, {"message": "no"}, "PUT")
+        if key[1] == "unreachable":
+            raise NodeUnreachableError("node-1 is not Ready")
         return key[1] != "gone"
 
 
@@ -138,11 +166,16 @@ async def test_virt_api_reaches_it_with_its_own_certificate(
         Nodes.connect(HandlerAccess(url, ca, client.cert, client.key)) as nodes,
     ):
         await nodes.put("tenant", "test-vm", "pause")
-        for name, code in {"gone": "404 (404 Not Found)", "broken": "500 (500 Internal Server Error)"}.items():
+        codes = {
+            "gone": "404 (404 Not Found)",
+            "broken": "500 (500 Internal Server Error)",
+            "unreachable": "503 (503 Service Unavailable)",
+        }
+        for name, code in codes.items():
             with pytest.raises(Refused, match="unexpected return code") as refused:
                 await nodes.put("tenant", name, "pause")
             assert refused.value.status["message"] == f"Internal error occurred: unexpected return code {code}"
-    assert actions.asked == [("tenant", "test-vm"), ("tenant", "gone"), ("tenant", "broken")]
+    assert actions.asked == [("tenant", name) for name in ("test-vm", *codes)]
     with pytest.raises(Refused, match='Put "https://'):
         async with Nodes.connect(HandlerAccess(url, ca, client.cert, client.key)) as nodes:
             await nodes.put("tenant", "test-vm", "pause")
@@ -171,3 +204,8 @@ async def test_another_name_or_another_authority_does_not_get_in(
                     code = 0
             assert code == (403 if pair is pairs[0] else 0)
     assert actions.asked == []
+
+
+def test_it_keeps_idle_connections_longer_than_virt_api_does(handler_pair: Pair) -> None:
+    server = handler_server(create_app({}), 0, handler_pair.cert, handler_pair.key, handler_pair.cert)
+    assert server.config.timeout_keep_alive > 15

@@ -41,6 +41,13 @@ def test_who_is_started(vm: Object, starts: bool) -> None:
     assert any(write.body.get("status", {}).get("virtualMachineRevisionName") for write in creates) is starts
 
 
+@pytest.mark.parametrize("requests", [[START], [STOP, START], [OTHER_STOP, START]])
+def test_a_start_that_is_asked_for_already_is_not_asked_for_again(requests: list[Object]) -> None:
+    failed = make_vmi("Failed", phaseTransitionTimestamps=HAS_RUN)
+    writes = spec_writes(asked("RerunOnFailure", *requests), failed)
+    assert [type(write) for write in writes] == [Delete]
+
+
 @pytest.mark.parametrize("strategy", ["Always", "Manual", "RerunOnFailure"])
 def test_a_stop_is_of_the_instance_it_names(strategy: str) -> None:
     assert should_stop(asked(strategy, STOP), make_vmi("Running"))

@@ -77,6 +77,11 @@ def test_the_time_left_shrinks_to_nothing(passed: timedelta) -> None:
     assert time_left(None, NOW + passed) == timedelta(0)
 
 
+@given(st.timedeltas(timedelta(minutes=4, seconds=1), timedelta(days=900)))
+def test_nobody_waits_for_a_time_that_a_clock_since_set_back_has_given(step: timedelta) -> None:
+    assert time_left(FAILURE, NOW - step) == timedelta(0)
+
+
 @pytest.mark.parametrize(
     ("strategy", "waits"), [("Always", True), ("RerunOnFailure", True), ("Once", False), ("Halted", False)]
 )

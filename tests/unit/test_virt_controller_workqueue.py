@@ -8,16 +8,17 @@ from datetime import timedelta
 import pytest
 
 from clusters.kubevirt.controller.workqueue import FAILED_TEST, WorkQueue, is_lost_race
+from tests.unit.virtual_time import run_in_virtual_time
 from virtflow.kube import Key, KubeError, Object
 
 KEY = ("tenant", "test-vm")
 
 
 @asynccontextmanager
-async def running(queue: WorkQueue) -> AsyncIterator[None]:
+async def running(queue: WorkQueue, bound: float = 10) -> AsyncIterator[None]:
     task = asyncio.create_task(queue.run())
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(bound):
             yield
     finally:
         task.cancel()
@@ -125,3 +126,48 @@ async def test_a_reconciler_may_ask_to_look_again() -> None:
 )
 def test_what_is_nobodys_fault(code: int, status: Object, lost: bool) -> None:
     assert is_lost_race(KubeError(code, status, "PUT")) is lost
+
+
+def test_changes_in_swarms_are_seen_at_once_and_then_together() -> None:
+    run_in_virtual_time(swarm())
+
+
+async def swarm() -> None:
+    seen: list[float] = []
+
+    async def reconcile(_: Key) -> None:
+        seen.append(asyncio.get_running_loop().time() - begun)
+
+    queue = WorkQueue("VMIRS", reconcile, gather=timedelta(seconds=1))
+    async with running(queue):
+        begun = asyncio.get_running_loop().time()
+        for _ in range(25):
+            queue.add_soon(KEY)
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(5)
+        assert [round(moment) for moment in seen] == [0, 1, 2, 3]
+        queue.add_soon(KEY)
+        queue.add_soon(KEY)
+        await asyncio.sleep(0.1)
+        queue.add(KEY)
+        await asyncio.sleep(0.1)
+        assert len(seen) == 6
+
+
+def test_what_is_refused_for_long_comes_back_less_often_than_what_got_no_answer() -> None:
+    run_in_virtual_time(intervals())
+
+
+async def intervals() -> None:
+    for error, longest in ((KubeError(403, {}, "POST"), 60), (TimeoutError(), 20)):
+        seen: list[float] = []
+
+        async def reconcile(_: Key) -> None:
+            seen.append(asyncio.get_running_loop().time())  # noqa: B023
+            raise error  # noqa: B023
+
+        queue = WorkQueue("VM", reconcile)
+        async with running(queue, bound=600):
+            queue.add(KEY)
+            await asyncio.sleep(500)
+        assert round(seen[-1] - seen[-2]) == longest

@@ -2,7 +2,8 @@
 
 Written behind the reconcilers' backs, one after the other, because nothing waits for them and they must not
 slow what people do wait for. An event's name is derived from what it says, so that saying it again, even after
-a restart, counts up the one that is there.
+a restart, counts up the one that is there. What a server gave as its reason is not part of that: it names what was
+to be made, and that has another name each time.
 """
 
 import asyncio
@@ -42,31 +43,32 @@ class Recorder:
     def __init__(self, kube: KubeClient, component: str) -> None:
         self._kube = kube
         self._component = component
-        self._backlog: asyncio.Queue[tuple[Note, str]] = asyncio.Queue(BACKLOG)
+        self._backlog: asyncio.Queue[tuple[Note, str, str]] = asyncio.Queue(BACKLOG)
         self._counts: OrderedDict[str, int] = OrderedDict()
 
-    def record(self, note: Note, **facts: str) -> None:
-        message = note.message.format(**facts)
+    def record(self, note: Note, *, name: str = "", error: str = "") -> None:
+        message = note.message.format(name=name, error=error)
+        gist = note.message.format(name=name, error="")
         meta = note.about["metadata"]
         # What went wrong is an exception too, and the work queue tells of that.
         level = logging.INFO if note.type == "Normal" else logging.DEBUG
         log.log(level, "%s %s/%s: %s", note.about["kind"], meta.get("namespace"), meta["name"], message)
         try:
-            self._backlog.put_nowait((note, message))
+            self._backlog.put_nowait((note, message, gist))
         except asyncio.QueueFull:
             log.warning("event dropped: %d are waiting to be written already", BACKLOG)
 
     async def run(self) -> None:
         while True:
-            note, message = await self._backlog.get()
+            note, message, gist = await self._backlog.get()
             try:
-                await self._write(note, message)
+                await self._write(note, message, gist)
             except (KubeError, *NO_ANSWER) as error:
                 log.debug("event not written: %s", describe(error))
 
-    async def _write(self, note: Note, message: str) -> None:
+    async def _write(self, note: Note, message: str, gist: str) -> None:
         meta = note.about["metadata"]
-        said = "\n".join((meta["uid"], note.type, note.reason, message))
+        said = "\n".join((meta["uid"], note.type, note.reason, gist))
         name = f"{meta['name']}.{hashlib.sha256(said.encode()).hexdigest()[:16]}"
         try:
             count = await self._count_up(note, message, name)
@@ -98,6 +100,7 @@ class Recorder:
 
     async def _create(self, note: Note, message: str, name: str) -> None:
         meta = note.about["metadata"]
+        # An Event is in a namespace even where what it is about is in none.
         namespace = meta.get("namespace") or "default"
         time = format_time(now())
         event: Object = {
@@ -105,7 +108,7 @@ class Recorder:
             "involvedObject": {
                 "apiVersion": note.about["apiVersion"],
                 "kind": note.about["kind"],
-                "namespace": namespace,
+                **({"namespace": meta["namespace"]} if meta.get("namespace") else {}),
                 "name": meta["name"],
                 "uid": meta["uid"],
                 "resourceVersion": meta["resourceVersion"],

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from clusters.kubevirt.controller.objects import condition, format_time, parse_time
 from virtflow.kube import Object
 
-__all__ = ["INTERVAL", "SCHEDULABLE", "TIMEOUT", "beat", "is_ready", "silence"]
+__all__ = ["HEARTBEAT", "INTERVAL", "SCHEDULABLE", "TIMEOUT", "beat", "is_due", "is_ready", "silence"]
 
 HEARTBEAT = "kubevirt.io/heartbeat"
 SCHEDULABLE = "kubevirt.io/schedulable"
@@ -33,12 +33,18 @@ def beat(moment: datetime) -> Object:
 
 
 def silence(node: Object, now: datetime) -> timedelta | None:
-    """How long ago the last sign of life was; None if there never was one."""
+    """How long ago the last sign of life was; None if there never was one. Negative if it is in the future."""
     last = node["metadata"].get("annotations", {}).get(HEARTBEAT)
     try:
         return None if last is None else now - parse_time(last)
     except ValueError:
         return None
+
+
+def is_due(node: Object, now: datetime) -> bool:
+    """Whether the node is to give a sign of life. One in the future is none: the clock has been set back since."""
+    silent = silence(node, now)
+    return silent is None or not timedelta(0) <= silent < INTERVAL
 
 
 def is_ready(node: Object | None) -> bool:

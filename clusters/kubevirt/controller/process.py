@@ -34,6 +34,9 @@ PROGRAM, COMPONENT = "virt-controller", "virtualmachine-controller"
 RECONCILED = (VMS, VMIS, VMIRS, NODES)
 OWNERS = {(resource.api_version, resource.kind) for resource in (VMS, VMIS, VMIRS)}
 CATCH_UP_RETRY = timedelta(seconds=1)
+GATHER = timedelta(milliseconds=100)
+"""A pass over a replica set looks at all its members: so it waits for what else becomes of them. Not so for the first
+change, nor for one of the set itself."""
 
 
 async def run_controller(kubeconfig: Path, namespace: str, identity: str) -> None:
@@ -71,11 +74,12 @@ class Controller:
         self._queues = {
             VMS.kind: WorkQueue(VMS.kind, self._reconcile_vm),
             VMIS.kind: WorkQueue(VMIS.kind, self._reconcile_vmi),
-            VMIRS.kind: WorkQueue(VMIRS.kind, self._reconcile_vmirs),
+            VMIRS.kind: WorkQueue(VMIRS.kind, self._reconcile_vmirs, gather=GATHER),
             NODES.kind: WorkQueue(NODES.kind, self._reconcile_node),
         }
         self._instances = Index(self._informers[VMIS], by_controller)
         self._orphans = Index(self._informers[VMIS], orphans_by_namespace)
+        self._on_nodes = Index(self._informers[VMIS], node.node_of)
         self._pods = Index(self._informers[PODS], by_controller)
         self._revisions = Index(self._informers[CONTROLLER_REVISIONS], by_controller)
         self._sets = Index(self._informers[VMIRS], by_namespace)
@@ -125,7 +129,7 @@ class Controller:
         for obj in (old, new):
             owner = controller_of(obj) if obj is not None else None
             if obj is not None and owner is not None and (owner["apiVersion"], owner["kind"]) in OWNERS:
-                self._queues[owner["kind"]].add((obj["metadata"]["namespace"], owner["name"]))
+                self._queues[owner["kind"]].add_soon((obj["metadata"]["namespace"], owner["name"]))
 
     def _enqueue_left_instance(self, old: Object | None, new: Object | None) -> None:
         """It may only wait for somebody to let it go, and that is no longer its VM's to do."""
@@ -258,8 +262,9 @@ class Controller:
         machine, moment = self._informers[NODES].get(*key), now()
         if node.is_responsive(machine, moment):
             return node.time_left(machine, moment) if machine is not None else None
-        vmis, pods = self._informers[VMIS].items(), self._informers[PODS].items()
-        await self._writer.perform(node.plan(name, machine, vmis, pods))
+        vmis = self._on_nodes.of(name)
+        pods = [pod for each in vmis for pod in self._pods.of(each["metadata"]["uid"])]
+        await self._writer.perform(node.plan(machine, vmis, pods))
         return None
 
 

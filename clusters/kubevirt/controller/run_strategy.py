@@ -127,7 +127,9 @@ def should_stop(vm: Object, vmi: Object) -> bool:
 def should_rerun(vm: Object, vmi: Object) -> bool:
     """Whether a new start is to be asked for, before the instance that failed is deleted and its end forgotten."""
     failed = run_strategy(vm) == "RerunOnFailure" and phase_of(vmi) == "Failed"
-    return failed and not is_deleting(vm) and not asks_for_start(vm)
+    # Not only the first request: while the delete is refused, each retry would add another one behind it.
+    asked = any(request["action"] == "Start" for request in status_of(vm).get("stateChangeRequests", []))
+    return failed and not is_deleting(vm) and not asked
 
 
 def backoff(vm: Object, now: datetime) -> timedelta:

@@ -49,4 +49,6 @@ def time_left(failure: Object | None, now: datetime) -> timedelta:
     """How much longer `status.startFailure` puts the next start off."""
     if not failure:
         return timedelta(0)
-    return max(parse_time(failure["retryAfterTimestamp"]) - now, timedelta(0))
+    left = parse_time(failure["retryAfterTimestamp"]) - now
+    # Nobody was ever told to wait longer than the longest delay: then the clock has been set back since.
+    return left if timedelta(0) < left <= LONGEST_DELAY else timedelta(0)

@@ -31,7 +31,7 @@ __all__ = ["cleanup_writes", "is_valid", "metadata_writes", "scale_writes", "sta
 
 COMPONENT = "virtualmachinereplicaset-controller"
 BURST = 250
-"""Instances made or ended in one pass; the next follows at once."""
+"""Instances made or ended in one pass; the next follows soon."""
 
 
 def is_valid(vmirs: Object) -> bool:

@@ -2,7 +2,7 @@
 
 A key added many times before a worker comes to it is worked on once, which is what makes a reconciler that
 looks at the present state, and not at the change, cheap under load. What failed comes back by itself, later
-each time; a change meanwhile brings it back at once.
+each time; a change meanwhile brings it back at once. Changes that come in swarms may be given a moment to gather.
 """
 
 import asyncio
@@ -20,7 +20,11 @@ log = logging.getLogger(__name__)
 Reconcile = Callable[[Key], Awaitable[timedelta | None]]
 """Brings one object forward. A duration it returns is when to look again though nothing has changed."""
 
+NOTHING = timedelta()
 FIRST_BACKOFF, LAST_BACKOFF = timedelta(milliseconds=10), timedelta(seconds=20)
+LAST_BACKOFF_OF_REFUSED = timedelta(minutes=1)
+"""A quota or a webhook that has refused the same for so long will most likely go on to."""
+
 FAILED_TEST = "the server rejected our request due to an error in our request"
 """What the kube-apiserver answers, with code 422, to a JSON patch whose `test` does not hold."""
 
@@ -28,10 +32,13 @@ FAILED_TEST = "the server rejected our request due to an error in our request"
 class WorkQueue:
     """Call `add` from an informer's listener; `run` works until it is cancelled."""
 
-    def __init__(self, name: str, reconcile: Reconcile, *, workers: int = 8) -> None:
+    def __init__(self, name: str, reconcile: Reconcile, *, workers: int = 8, gather: timedelta = NOTHING) -> None:
+        """`gather`: at most how often `add_soon` has a key looked at."""
         self._name = name
         self._reconcile = reconcile
         self._workers = workers
+        self._gather = gather
+        self._gathering: dict[Key, bool] = {}
         self._ready: asyncio.Queue[Key] = asyncio.Queue()
         self._waiting: set[Key] = set()
         self._working: set[Key] = set()
@@ -45,6 +52,20 @@ class WorkQueue:
             self._waiting.add(key)
             if key not in self._working:
                 self._ready.put_nowait(key)
+
+    def add_soon(self, key: Key) -> None:
+        """At once the first time, and what follows closely together once more."""
+        if key in self._gathering:
+            self._gathering[key] = True
+            return
+        self.add(key)
+        if self._gather:
+            self._gathering[key] = False
+            asyncio.get_running_loop().call_later(self._gather.total_seconds(), self._gathered, key)
+
+    def _gathered(self, key: Key) -> None:
+        if self._gathering.pop(key):
+            self.add_soon(key)
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -70,7 +91,9 @@ class WorkQueue:
                 self._timers[key] = loop.call_later(again.total_seconds(), self.add, key)
 
     def _failed(self, key: Key, error: Exception) -> timedelta:
-        backoff: timedelta = min(FIRST_BACKOFF * 2 ** min(self._failures[key], 20), LAST_BACKOFF)
+        is_refusal = isinstance(error, KubeError) and not is_lost_race(error)
+        longest = LAST_BACKOFF_OF_REFUSED if is_refusal else LAST_BACKOFF
+        backoff: timedelta = min(FIRST_BACKOFF * 2 ** min(self._failures[key], 20), longest)
         self._failures[key] += 1
         what = f"{self._name} {'/'.join(key)}"
         if isinstance(error, KubeError) and is_lost_race(error):

@@ -14,7 +14,7 @@ it together with the connection.
 import asyncio
 import logging
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Literal
@@ -101,18 +101,31 @@ class Writer:
         for write in writes:
             await self._perform(write)
 
-    async def perform_together(self, writes: Iterable[Write]) -> None:
-        """At the same time; all are tried, then the first refusal is raised."""
+    async def perform_together(self, writes: Sequence[Write]) -> None:
+        """At the same time, if all goes well; raises the first refusal.
+
+        As long as nothing is known to be welcome, only few are tried: one, then two, then four, and so on. What has
+        been refused once, by a quota say, would mostly be refused to all the others as well; so nothing follows those
+        that were tried together with it. A lost race says nothing about the others.
+        """
         limit = asyncio.Semaphore(TOGETHER)
+        lost: BaseException | None = None
 
         async def one(write: Write) -> None:
             async with limit:
                 await self._perform(write)
 
-        outcomes = await asyncio.gather(*map(one, writes), return_exceptions=True)
-        for outcome in outcomes:
-            if isinstance(outcome, BaseException):
-                raise outcome
+        begin, size = 0, 1
+        while begin < len(writes):
+            batch = map(one, writes[begin : begin + size])
+            for outcome in await asyncio.gather(*batch, return_exceptions=True):
+                if isinstance(outcome, KubeError) and is_lost_race(outcome):
+                    lost = lost or outcome
+                elif isinstance(outcome, BaseException):
+                    raise outcome
+            begin, size = begin + size, size * 2
+        if lost is not None:
+            raise lost
 
     async def _perform(self, write: Write) -> None:
         match write:

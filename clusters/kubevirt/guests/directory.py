@@ -4,6 +4,9 @@ A guest lives as long as its VMI is Running. As behind a Service, being Ready de
 connections: a connection that reached a guest stays with it until one of the two is gone, because kube-proxy
 balances connections and never sees requests. Load that never reconnects therefore never reaches the guests
 that a scale-out adds, here as on a real cluster.
+
+A guest whose VMI is Paused stands still: it refuses what comes and uses no CPU, and the connections to it stay. What
+it was working on is refused, too, because whoever asked would have given up before it went on.
 """
 
 import asyncio
@@ -28,12 +31,28 @@ class Guest:
         self.uid: str = meta["uid"]
         self.name: str = meta["name"]
         self.owner = controller_uid(meta)
-        self.machine = Machine(cores_of(vmi))
-        self.meter = Meter(self.machine, now)
-        self.ready = False
-        self.ended = asyncio.Event()
+        self.cores = cores_of(vmi)
+        self.ready = self.ended = False
         self.connections = 0
         self.last_picked = 0
+        self.go_on(now)
+
+    def go_on(self, now: timedelta) -> None:
+        """With nothing to do yet."""
+        self.paused = False
+        self.machine = Machine(self.cores)
+        self.meter = Meter(self.machine, now)
+        self.stopped = asyncio.Event()
+
+    def pause(self, now: timedelta) -> None:
+        """Drop all work."""
+        self.stopped.set()
+        self.go_on(now)
+        self.paused = True
+
+    def end(self) -> None:
+        self.ended = True
+        self.stopped.set()
 
 
 class Connection:
@@ -64,11 +83,14 @@ class Directory:
         if new is None or new.get("status", {}).get("phase") != "Running":
             if guest is not None:
                 del self._guests[key]
-                guest.ended.set()
+                guest.end()
             return
         if guest is None:
             guest = self._guests[key] = Guest(new, self._clock())
-        guest.ready = is_ready(new)
+        guest.ready = is_true(new, "Ready") and "deletionTimestamp" not in new["metadata"]
+        if is_true(new, "Paused") != guest.paused:
+            change = guest.go_on if guest.paused else guest.pause
+            change(self._clock())
 
     def guests(self) -> Iterable[Guest]:
         return self._guests.values()
@@ -82,7 +104,7 @@ class Directory:
         A new connection goes to the guest with the fewest, in turn among equals.
         """
         pinned = connection.pins.get(replica_set)
-        if pinned is not None and not pinned.ended.is_set():
+        if pinned is not None and not pinned.ended:
             return pinned
         members = [guest for guest in self._guests.values() if guest.ready and guest.owner == replica_set]
         if not members:
@@ -94,11 +116,9 @@ class Directory:
         return chosen
 
 
-def is_ready(vmi: Object) -> bool:
-    if "deletionTimestamp" in vmi["metadata"]:
-        return False
+def is_true(vmi: Object, kind: str) -> bool:
     conditions = vmi.get("status", {}).get("conditions", [])
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+    return any(condition["type"] == kind and condition["status"] == "True" for condition in conditions)
 
 
 def controller_uid(meta: Object) -> str | None:

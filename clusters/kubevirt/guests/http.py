@@ -48,26 +48,24 @@ def guests_app(
     """The ASGI application; `replica_set_uid` finds a VMIRS by namespace and name, `end_guest` ends a guest.
 
     A guest answers `{"guest": name, "waited_ms": .., "cost_ms": ..}`. 404: no such VMI or VMIRS; 503: nobody
-    to answer, too many waiting, or the guest ended meanwhile; 400: a cost out of bounds. A POST of a guest's
-    `poweroff` or `crash` is answered with 202, and what it brings about is seen in the cluster.
+    to answer, too many waiting, the guest is paused, or ended meanwhile; 400: a cost out of bounds. A POST of a
+    guest's `poweroff` or `crash` is answered with 202, and what it brings about is seen in the cluster.
     """
 
     async def healthz(_: Request) -> Response:
         return PlainTextResponse("ok")
 
     async def guest(request: Request) -> Response:
-        namespace, name = request.path_params["namespace"], request.path_params["name"]
-        found = directory.get(namespace, name)
-        if found is None:
-            return failure(404, f"no guest runs in VMI {namespace}/{name}")
-        return await serve(request, found, request_cost)
+        found = guest_of(directory, request)
+        return nobody(request) if found is None else await serve(request, found, request_cost)
 
     def end(exit_code: int) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
-            namespace, name = request.path_params["namespace"], request.path_params["name"]
-            found = directory.get(namespace, name)
+            found = guest_of(directory, request)
+            if found is not None and found.paused:
+                return paused(found)
             if found is None or not await end_guest(found, exit_code):
-                return failure(404, f"no guest runs in VMI {namespace}/{name}")
+                return nobody(request)
             return JSONResponse({"guest": found.name}, status_code=202)
 
         return endpoint
@@ -93,6 +91,10 @@ def guests_app(
     )
 
 
+def guest_of(directory: Directory, request: Request) -> Guest | None:
+    return directory.get(request.path_params["namespace"], request.path_params["name"])
+
+
 async def serve(request: Request, guest: Guest, usual_cost: timedelta) -> Response:
     asked = request.query_params.get("cost_ms")
     try:
@@ -102,17 +104,27 @@ async def serve(request: Request, guest: Guest, usual_cost: timedelta) -> Respon
     except (ValueError, OverflowError):
         bounds = f"{LEAST_COST / MILLISECOND:.0f} to {MOST_COST / MILLISECOND:.0f}"
         return failure(400, f"cost_ms={asked!r} is not a number of milliseconds from {bounds}")
+    if guest.paused:
+        return paused(guest)
     now = loop_clock()
     slot = guest.machine.admit(now, cost)
     if slot is None:
         return failure(503, f"guest {guest.name} has too many requests waiting")
     try:
         async with asyncio.timeout_at(slot.end.total_seconds()):
-            await guest.ended.wait()
+            await guest.stopped.wait()
     except TimeoutError:
         waited = (slot.start - now) / MILLISECOND
         return JSONResponse({"guest": guest.name, "waited_ms": waited, "cost_ms": cost / MILLISECOND})
-    return failure(503, f"guest {guest.name} ended before it answered")
+    return failure(503, f"guest {guest.name} {'ended' if guest.ended else 'was paused'} before it answered")
+
+
+def nobody(request: Request) -> Response:
+    return failure(404, "no guest runs in VMI {namespace}/{name}".format(**request.path_params))
+
+
+def paused(guest: Guest) -> Response:
+    return failure(503, f"guest {guest.name} is paused")
 
 
 def failure(code: int, message: str) -> Response:
