@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import pytest
 
 from clusters.kubevirt.controller.events import Note, Recorder
-from clusters.kubevirt.controller.writes import Create, Writer
+from clusters.kubevirt.controller.writes import DRAWS, Create, Writer
 from tests.unit.simulated_apiserver import ApiServer, refusal
 from tests.unit.simulated_programs import INSTANCES, REPLICA_SETS, fresh, running
 from tests.unit.virt_controller_support import NAMESPACE, make_vmirs
@@ -58,8 +58,10 @@ class Picky(ApiServer):
         ({1: 403}, 1, 403),
         ({3: 403}, 3, 403),
         ({4: 403}, 7, 403),
-        ({1: 409, 5: 409}, 30, 409),
-        ({1: 409, 5: 403}, 7, 403),
+        # A name that is taken is drawn again.
+        ({1: 409, 5: 409}, 32, None),
+        (dict.fromkeys(range(1, DRAWS + 1), 409), 29 + DRAWS, 409),
+        ({1: 409, 5: 403}, 8, 403),
         ({}, 30, None),
     ],
 )

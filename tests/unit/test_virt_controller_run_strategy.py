@@ -140,8 +140,11 @@ def test_an_instance_of_nobody_is_adopted_by_the_vm_of_its_name() -> None:
     (write,) = reconciler.adoption_writes(vm, make_vmi("Running"))
     assert isinstance(write, Patch)
     assert isinstance(write.patch, list)
-    assert write.patch[0]["value"] is None
-    assert [owner["uid"] for owner in write.patch[1]["value"]] == ["vm-uid"]
+    values = {(operation["op"], operation["path"]): operation["value"] for operation in write.patch}
+    assert values["test", "/metadata/uid"] == "vmi-uid"
+    assert values["test", "/metadata/ownerReferences"] is None
+    (owner,) = next(value for (op, _), value in values.items() if op != "test")
+    assert owner["uid"] == "vm-uid"
     for other in (None, make_vmi("Running", vm), deleting(make_vmi("Running"))):
         assert reconciler.adoption_writes(vm, other) == []
 
