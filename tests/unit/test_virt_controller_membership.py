@@ -74,14 +74,6 @@ def test_of_two_sets_only_the_quicker_one_gets_an_orphan() -> None:
     assert [owner["uid"] for owner in vmi["metadata"]["ownerReferences"]] == ["first-uid"]
 
 
-def test_another_instance_of_the_same_name_is_not_taken_for_the_one_that_was_seen() -> None:
-    vmi = orphan({"app": "test"})
-    (patch,) = adoptions(make_vmirs(1), [vmi])
-    other = orphan({"app": "test"})
-    other["metadata"]["uid"] = "other-uid"
-    assert not applied(patch, other)
-
-
 def expression(operator: str, *values: str) -> Object:
     return {"matchExpressions": [{"key": "k", "operator": operator, "values": list(values)}]}
 

@@ -13,12 +13,15 @@ from clusters.kubevirt.controller.events import Recorder
 from clusters.kubevirt.controller.lease import Lease
 from clusters.kubevirt.controller.objects import controller_of, is_deleting, phase_of
 from clusters.kubevirt.controller.process import Controller
+from clusters.kubevirt.controller.restart_required import placement_writes
+from clusters.kubevirt.controller.vm import adoption_writes, follow_generation
 from clusters.kubevirt.controller.vmirs import scale_writes
-from clusters.kubevirt.controller.writes import Create, Write, Writer
+from clusters.kubevirt.controller.workqueue import is_lost_race
+from clusters.kubevirt.controller.writes import Create, Patch, Write, Writer
 from clusters.kubevirt.handler import Handler
 from tests.unit.simulated_apiserver import ApiServer, Line, refusal, split
 from tests.unit.simulated_programs import INSTANCES, REPLICA_SETS, fresh, running
-from tests.unit.virt_controller_support import NAMESPACE, make_vm, make_vmi, make_vmirs
+from tests.unit.virt_controller_support import NAMESPACE, NOW, make_vm, make_vmi, make_vmirs
 from tests.unit.virtual_time import run_in_virtual_time, virtual_now
 from virtflow.kube import KubeError, Object, Response
 from virtflow.kube.resources import VMIS
@@ -199,6 +202,34 @@ def test_an_internal_error_that_stays_is_told_in_the_end() -> None:
             await server.until(lambda: server.all(INSTANCES) != [], timedelta(minutes=5))
 
     run_in_virtual_time(test())
+
+
+def later(vm: Object, spec: Object) -> Object:
+    return {**vm, "metadata": {**vm["metadata"], "generation": 2}, "spec": {**vm["spec"], "template": {"spec": spec}}}
+
+
+@pytest.mark.anyio
+async def test_what_was_meant_for_an_instance_does_not_befall_another_one_of_its_name() -> None:
+    server, vm = ApiServer(), make_vm()
+    seen = make_vmi("Running", vm)
+    revision = {"data": {"spec": vm["spec"]}}
+    moved = later(vm, {**vm["spec"]["template"]["spec"], "nodeSelector": {"zone": "a"}})
+    newer = {**vm, "metadata": {**vm["metadata"], "generation": 2}}
+    writes = [
+        *follow_generation(newer, seen, revision),
+        *placement_writes(moved, seen, revision, NOW),
+        *adoption_writes(vm, make_vmi("Running")),
+    ]
+    assert len(writes) == 3
+    for write in writes:
+        assert isinstance(write, Patch)
+        meta = write.target["metadata"]
+        await server.add(INSTANCES, {**write.target, "metadata": {**meta, "uid": "successor"}})
+        before = instance(server)
+        with pytest.raises(KubeError) as refused:
+            await Writer(server, {}, Recorder(server, "test")).perform([write])
+        assert is_lost_race(refused.value)
+        assert instance(server) == before
 
 
 TAKEN = refusal(409, "already exists")

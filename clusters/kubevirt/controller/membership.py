@@ -1,9 +1,9 @@
 """Who belongs to a replica set: adoption of orphans its selector selects, release of members it no longer does.
 
-Each claim is a patch on condition that the instance is the very one that was seen, with the owners it had
-then. So of two sets whose selectors overlap the quicker one gets an orphan, the other is refused, sees whose
-it is, and leaves it alone: KubeVirt's own patch, which replaces the owners whatever they are, would let the
-second one take it. A set that is being deleted claims nobody, or an orphaning delete would never end.
+Each claim is a patch on condition of the owners that were seen. So of two sets whose selectors overlap the
+quicker one gets an orphan, the other is refused, sees whose it is, and leaves it alone: KubeVirt's own patch,
+which replaces the owners whatever they are, would let the second one take it. A set that is being deleted claims
+nobody, or an orphaning delete would never end.
 """
 
 from clusters.kubevirt.controller.objects import controller_of, is_deleting, owner_reference
@@ -49,6 +49,4 @@ def owners_of(vmi: Object) -> list[Object]:
 
 
 def change_owners(vmi: Object, new: list[Object]) -> Patch:
-    meta = vmi["metadata"]
-    same: Object = {"op": "test", "path": "/metadata/uid", "value": meta["uid"]}
-    return Patch(VMIS, vmi, [same, *json_patch("/metadata/ownerReferences", meta.get("ownerReferences"), new)])
+    return Patch(VMIS, vmi, json_patch("/metadata/ownerReferences", vmi["metadata"].get("ownerReferences"), new))

@@ -61,6 +61,8 @@ class Replace:
 
 @dataclass(frozen=True)
 class Patch:
+    """A JSON patch is of this very object, not of another one by its name."""
+
     resource: Resource
     target: Object
     patch: object
@@ -137,6 +139,8 @@ class Writer:
                     self._recorder.record(done)
             case Patch(resource, target, patch, kind, subresource, done):
                 name, namespace = target["metadata"]["name"], target["metadata"].get("namespace")
+                if isinstance(patch, list):
+                    patch = [{"op": "test", "path": "/metadata/uid", "value": target["metadata"]["uid"]}, *patch]
                 answer = await self._kube.patch(resource, name, patch, namespace, kind=kind, subresource=subresource)
                 self._observe(resource, answer)
                 if done:
