@@ -20,6 +20,7 @@ from pathlib import Path
 from clusters.kubevirt.controller.events import Note, Recorder
 from clusters.kubevirt.controller.heartbeat import INTERVAL, beat, is_due, is_ready, silence
 from clusters.kubevirt.controller.objects import (
+    LAUNCHERS,
     condition,
     controller_of,
     format_time,
@@ -42,7 +43,7 @@ __all__ = ["Handler", "pause", "report", "run_handler", "unpause", "write_change
 log = logging.getLogger(__name__)
 
 COMPONENT = "virt-handler"
-LAUNCHERS, ENDED = "kubevirt.io=virt-launcher", "status.phase!=Pending,status.phase!=Running"
+ENDED = "status.phase!=Pending,status.phase!=Running"
 
 
 ATTEMPTS = 5

@@ -68,11 +68,8 @@ RULES: dict[str, list[Object]] = {
         {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]},
     ],
     "kubevirt-controller": [
-        {
-            "apiGroups": ["kubevirt.io"],
-            "resources": [VMS, REPLICA_SETS],
-            "verbs": ["get", *FOLLOW, "update", "patch"],
-        },
+        {"apiGroups": ["kubevirt.io"], "resources": [VMS], "verbs": ["get", *FOLLOW, "update", "patch"]},
+        {"apiGroups": ["kubevirt.io"], "resources": [REPLICA_SETS], "verbs": ["get", *FOLLOW, "update"]},
         {
             "apiGroups": ["kubevirt.io"],
             "resources": [VMIS],

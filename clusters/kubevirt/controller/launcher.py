@@ -10,7 +10,7 @@ import json
 import math
 
 from clusters.kubevirt.api.quantities import Quantity
-from clusters.kubevirt.controller.objects import owner_reference
+from clusters.kubevirt.controller.objects import drawn_name, owner_reference
 from virtflow.kube import Object
 
 __all__ = ["launcher_pod", "memory_overhead"]
@@ -26,8 +26,6 @@ MEBIBYTE = 2**20
 FIXED_OVERHEAD = 280 * MEBIBYTE
 OVERHEAD_PER_CPU = 8 * MEBIBYTE
 PAGE_TABLE_RATIO = 512
-NAME_SUFFIX = "bcdfghjklmnpqrstvwxz2456789"
-LONGEST_BASE = 58
 EMPTY_DIRS = ("private", "public", "sockets", "virt-bin-share-dir", "libvirt-runtime", "ephemeral-disks")
 MOUNTS = {
     "private": "/var/run/kubevirt-private",
@@ -56,7 +54,7 @@ def launcher_pod(vmi: Object) -> Object:
         "apiVersion": "v1",
         "kind": "Pod",
         "metadata": {
-            "name": base[:LONGEST_BASE] + name_suffix(meta["uid"]),
+            "name": drawn_name(base, hashlib.sha256(meta["uid"].encode()).digest()),
             "generateName": base,
             "namespace": meta["namespace"],
             "labels": {
@@ -95,12 +93,6 @@ def launcher_pod(vmi: Object) -> Object:
             **{field: spec[field] for field in PASSED_ON if field in spec},
         },
     }
-
-
-def name_suffix(uid: str) -> str:
-    """Five characters as `generateName` would draw them."""
-    digest = hashlib.sha256(uid.encode()).digest()
-    return "".join(NAME_SUFFIX[byte % len(NAME_SUFFIX)] for byte in digest[:5])
 
 
 def annotations(vmi: Object) -> Object:

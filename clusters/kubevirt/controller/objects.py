@@ -13,11 +13,14 @@ from virtflow.kube import Object
 __all__ = [
     "API_VERSIONS",
     "CONTROLLER_FINALIZER",
+    "DRAWN",
     "FINAL_PHASES",
     "FOREGROUND_FINALIZER",
+    "LAUNCHERS",
     "NODE_LABEL",
     "condition",
     "controller_of",
+    "drawn_name",
     "format_time",
     "has_api_versions",
     "has_condition",
@@ -39,11 +42,17 @@ __all__ = [
 CONTROLLER_FINALIZER = "kubevirt.io/virtualMachineControllerFinalize"
 FOREGROUND_FINALIZER = "kubevirt.io/foregroundDeleteVirtualMachine"
 NODE_LABEL = "kubevirt.io/nodeName"
+LAUNCHERS = "kubevirt.io=virt-launcher"
+"""Label selector of launcher pods."""
+
 API_VERSIONS = {
     "kubevirt.io/latest-observed-api-version": "v1",
     "kubevirt.io/storage-observed-api-version": "v1",
 }
 FINAL_PHASES = ("Succeeded", "Failed")
+
+LETTERS, DRAWN, LONGEST_BASE = "bcdfghjklmnpqrstvwxz2456789", 5, 58
+"""What the kube-apiserver makes a name of, beside `generateName`."""
 
 
 def now() -> datetime:
@@ -60,6 +69,11 @@ def parse_time(text: str) -> datetime:
 
 def key_of(obj: Object) -> tuple[str, str]:
     return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+
+
+def drawn_name(base: str, draw: bytes) -> str:
+    """A name as `generateName` would make it, with a letter for each of the first `DRAWN` bytes."""
+    return base[:LONGEST_BASE] + "".join(LETTERS[byte % len(LETTERS)] for byte in draw[:DRAWN])
 
 
 def is_deleting(obj: Object) -> bool:

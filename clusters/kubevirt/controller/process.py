@@ -18,7 +18,7 @@ from clusters.kubevirt.controller import membership, node, vm, vmi, vmirs
 from clusters.kubevirt.controller.events import Note, Recorder
 from clusters.kubevirt.controller.indexes import Index, by_controller, by_namespace, orphans_by_namespace
 from clusters.kubevirt.controller.lease import LeadershipLostError, Lease
-from clusters.kubevirt.controller.objects import controller_of, is_deleting, key_of, now
+from clusters.kubevirt.controller.objects import LAUNCHERS, controller_of, is_deleting, key_of, now
 from clusters.kubevirt.controller.run_strategy import backoff
 from clusters.kubevirt.controller.selectors import selects
 from clusters.kubevirt.controller.workqueue import WorkQueue, is_lost_race
@@ -65,7 +65,7 @@ class Controller:
             VMS: Informer(kube, VMS),
             VMIS: Informer(kube, VMIS),
             VMIRS: Informer(kube, VMIRS),
-            PODS: Informer(kube, PODS, selector="kubevirt.io=virt-launcher"),
+            PODS: Informer(kube, PODS, selector=LAUNCHERS),
             CONTROLLER_REVISIONS: Informer(kube, CONTROLLER_REVISIONS),
             NODES: Informer(kube, NODES),
         }

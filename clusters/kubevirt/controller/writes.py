@@ -20,7 +20,7 @@ from datetime import timedelta
 from typing import Literal
 
 from clusters.kubevirt.controller.events import Note, Recorder
-from clusters.kubevirt.controller.objects import controller_of
+from clusters.kubevirt.controller.objects import DRAWN, controller_of, drawn_name
 from clusters.kubevirt.controller.workqueue import is_lost_race
 from virtflow.kube import NO_ANSWER, Informer, KubeClient, KubeError, Object, Resource, describe
 
@@ -28,8 +28,6 @@ __all__ = ["Create", "Delete", "Patch", "Replace", "Write", "Writer", "json_patc
 
 log = logging.getLogger(__name__)
 
-LETTERS, DRAWN, LONGEST_BASE = "bcdfghjklmnpqrstvwxz2456789", 5, 58
-"""What the kube-apiserver makes a name of, beside `generateName`."""
 DRAWS = 3
 """How many names are tried, should one be taken."""
 
@@ -227,5 +225,4 @@ def with_name(body: Object) -> Object:
     meta = body["metadata"]
     if "name" in meta:
         return body
-    drawn = "".join(random.choices(LETTERS, k=DRAWN))
-    return {**body, "metadata": {**meta, "name": meta["generateName"][:LONGEST_BASE] + drawn}}
+    return {**body, "metadata": {**meta, "name": drawn_name(meta["generateName"], random.randbytes(DRAWN))}}

@@ -8,12 +8,10 @@ from clusters.kubevirt.guests.directory import Guest
 from virtflow.kube import Informer, KubeClient, KubeError, Object
 from virtflow.kube.resources import PODS
 
-__all__ = ["CREATED_BY", "EXIT_CODE", "LAUNCHERS", "exit_launcher", "running_launchers"]
+__all__ = ["CREATED_BY", "EXIT_CODE", "exit_launcher", "running_launchers"]
 
 CREATED_BY = "kubevirt.io/created-by"
 EXIT_CODE = "virtflow/exit-code"
-LAUNCHERS = "kubevirt.io=virt-launcher"
-"""Label selector of launcher pods."""
 
 
 def running_launchers(pods: Informer) -> dict[str, Object]:
