@@ -34,7 +34,8 @@ async def create_vm(tenant: Tenant, strategy: str = "Always", **template_spec: A
     template = make_template("test")
     template["spec"] |= template_spec
     spec = {"runStrategy": strategy, "template": template}
-    await tenant.kube.create(VMS, {"metadata": {"name": NAME}, "spec": spec}, tenant.namespace)
+    # Observed, so that nobody takes a watch that is late for a VM that is gone.
+    tenant.observe(VMS, await tenant.kube.create(VMS, {"metadata": {"name": NAME}, "spec": spec}, tenant.namespace))
 
 
 async def started(tenant: Tenant, strategy: str = "Always", **template_spec: Any) -> Object:

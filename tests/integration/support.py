@@ -47,6 +47,9 @@ class Tenant:
     def get(self, resource: Resource, name: str) -> Object | None:
         return self._informers[resource].get(self.namespace, name)
 
+    def observe(self, resource: Resource, obj: Object) -> None:
+        self._informers[resource].observe(obj)
+
     async def until(self, holds: Callable[[], bool], within: timedelta = PATIENCE) -> None:
         """Wait for something to hold of what is in the namespace. Raises `TimeoutError` with what there is."""
         with anyio.move_on_after(within.total_seconds()):

@@ -15,6 +15,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from load import runner
 from load.files import RunFiles, heartbeat_of
@@ -40,39 +41,44 @@ ROOM = 60
 class Server:
     """Answers every request with one status, after `delay`."""
 
-    def __init__(self, status: str) -> None:
+    def __init__(self, status: int) -> None:
         self.status = status
         self.delay = 0.0
-        self.connections = 0
         self.requests: Counter[str] = Counter()
         self.at_once = self.most_at_once = 0
         self.url = ""
+        self._connections: set[object] = set()
 
-    async def talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                self.requests[head.split()[1].decode()] += 1
-                self.at_once += 1
-                self.most_at_once = max(self.most_at_once, self.at_once)
-                await asyncio.sleep(self.delay)
-                self.at_once -= 1
-                writer.write(f"HTTP/1.1 {self.status}\r\nContent-Length: 2\r\n\r\nok".encode())
-                await writer.drain()
-        writer.close()
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    async def answer(self, request: web.BaseRequest) -> web.Response:
+        self._connections.add(request.protocol)
+        self.requests[request.path] += 1
+        self.at_once += 1
+        self.most_at_once = max(self.most_at_once, self.at_once)
+        await asyncio.sleep(self.delay)
+        self.at_once -= 1
+        return web.Response(status=self.status, text="ok")
 
     def plan(self, path: str = "", **changes: object) -> LoadPlan:
         return replace(PLAN, url=self.url + path, **changes)  # type: ignore[arg-type]
 
 
 @contextlib.asynccontextmanager
-async def serving(status: str = "200 OK") -> AsyncIterator[Server]:
+async def serving(status: int = 200) -> AsyncIterator[Server]:
     server = Server(status)
-    listener = await asyncio.start_server(server.talk, "127.0.0.1", 0)
-    server.url = "http://127.0.0.1:{1}/".format(*listener.sockets[0].getsockname())
-    async with listener, asyncio.timeout(60):
-        yield server
+    # It closes whatever is open at the end, which asyncio's own server does not.
+    program = web.ServerRunner(web.Server(server.answer), shutdown_timeout=0)
+    await program.setup()
+    try:
+        await web.TCPSite(program, "127.0.0.1", 0).start()
+        server.url = "http://127.0.0.1:{1}/".format(*program.addresses[0])
+        async with asyncio.timeout(60):
+            yield server
+    finally:
+        await program.cleanup()
 
 
 class Supervisor:
@@ -159,7 +165,7 @@ async def test_a_run_reports_on_the_way_and_is_not_repeated(folder: Path) -> Non
 
 
 async def test_failures_are_counted_by_kind_and_no_percentile_hides_them(folder: Path) -> None:
-    async with serving("503 Service Unavailable") as server:
+    async with serving(503) as server:
         result = await run_load(server.plan(), folder, ignore)
     refused = await run_load(server.plan(), beside(folder, "refused"), ignore)
     assert set(result.failures) == {"HTTP 503"}

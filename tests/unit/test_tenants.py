@@ -21,6 +21,7 @@ pytestmark = pytest.mark.anyio
 
 ORDER = TenantOrder("tenant-a", "ns", {"virtflow.io/run": "r"})
 NAMESPACE: Object = {"kind": "Namespace", "metadata": {"name": "ns", "uid": "u", "resourceVersion": "50"}}
+GONE: Object = {**NAMESPACE, "metadata": {**NAMESPACE["metadata"], "resourceVersion": "51"}}
 ACCOUNT: Object = {"metadata": {"name": "default", "namespace": "ns", "uid": "a", "resourceVersion": "10"}}
 
 
@@ -73,8 +74,7 @@ async def test_a_copy_that_lags_does_not_take_a_namespace_for_gone(tmp_path: Pat
         with anyio.fail_after(10):
             await namespaces.wait_for("", "ns", lambda namespace: namespace is not None)
         assert not deleting.done(), "it believed a copy that had not heard of the namespace"
-        gone = {**NAMESPACE, "metadata": {**NAMESPACE["metadata"], "resourceVersion": "51"}}
-        server.events.put_nowait({"type": "DELETED", "object": gone})
+        server.events.put_nowait({"type": "DELETED", "object": GONE})
         with anyio.fail_after(10):
             await deleting
 
@@ -85,7 +85,7 @@ async def test_the_namespace_goes_first_and_nobody_is_asked_whether_it_is_gone(t
     async with tenants_on(server, tmp_path) as (tenants, _):
         deleting = asyncio.create_task(ActivityEnvironment().run(tenants.delete_tenant, ORDER))
         await server.until_asked(4)
-        server.events.put_nowait({"type": "DELETED", "object": NAMESPACE})
+        server.events.put_nowait({"type": "DELETED", "object": GONE})
         with anyio.fail_after(10):
             await deleting
     kubevirt = "DELETE /apis/kubevirt.io/v1/namespaces/ns/virtualmachine"
