@@ -1,11 +1,12 @@
 """One VirtualMachine in a tenant's namespace: made, told what to do, and looked at as a client sees it."""
 
+import asyncio
 from typing import Any
 
 import httpx
 
 from tests.integration.support import Tenant, make_template
-from virtflow.kube import Object
+from virtflow.kube import Informer, KubeClient, Object
 from virtflow.kube.resources import EVENTS, PODS, VMIS, VMS
 
 __all__ = [
@@ -15,7 +16,7 @@ __all__ = [
     "create_vm",
     "edit",
     "end_guest",
-    "events_of",
+    "event_saying",
     "instance",
     "is_ended",
     "is_running",
@@ -68,14 +69,13 @@ async def end_guest(tenant: Tenant, guests_url: str, how: str) -> None:
         (await client.post(path)).raise_for_status()
 
 
-async def events_of(tenant: Tenant, kind: str) -> set[tuple[str, str, str]]:
-    """Type, reason and message of the events about objects of a kind."""
-    events = await tenant.kube.list(EVENTS, tenant.namespace)
-    return {
-        (event["type"], event["reason"], event["message"])
-        for event in events
-        if event["involvedObject"]["kind"] == kind
-    }
+async def event_saying(kube: KubeClient, namespace: str, message: str) -> Object:
+    """Wait for it: events are written when what they tell of is done."""
+    events = Informer(kube, EVENTS, namespace=namespace)
+    found: asyncio.Queue[Object] = asyncio.Queue()
+    events.listen(lambda _, new: found.put_nowait(new) if new is not None and new["message"] == message else None)
+    async with events.running(), asyncio.timeout(60):
+        return await found.get()
 
 
 def told(tenant: Tenant) -> Object:

@@ -10,7 +10,7 @@ from tests.integration.machines import (
     create_vm,
     edit,
     end_guest,
-    events_of,
+    event_saying,
     instance,
     is_ended,
     is_running,
@@ -69,8 +69,8 @@ async def test_after_a_poweroff_rerun_on_failure_leaves_nothing(tenant: Tenant, 
     await started(tenant, "RerunOnFailure")
     await end_guest(tenant, guests_url, "poweroff")
     await tenant.until(lambda: is_stopped(tenant))
-    told_of = await events_of(tenant, "VirtualMachineInstance")
-    assert ("Normal", "Stopped", "The VirtualMachineInstance was shut down.") in told_of
+    event = await event_saying(tenant.kube, tenant.namespace, "The VirtualMachineInstance was shut down.")
+    assert (event["involvedObject"]["kind"], event["type"], event["reason"]) == (VMIS.kind, "Normal", "Stopped")
     await ask(tenant, {"action": "Start"})
     await tenant.until(lambda: is_running(tenant))
 
@@ -79,8 +79,8 @@ async def test_a_crash_is_told(tenant: Tenant, guests_url: str) -> None:
     await started(tenant, "Once")
     await end_guest(tenant, guests_url, "crash")
     await tenant.until(lambda: is_ended(tenant, "Failed"))
-    told_of = await events_of(tenant, "VirtualMachineInstance")
-    assert ("Warning", "Stopped", "The VirtualMachineInstance crashed.") in told_of
+    event = await event_saying(tenant.kube, tenant.namespace, "The VirtualMachineInstance crashed.")
+    assert (event["involvedObject"]["kind"], event["type"], event["reason"]) == (VMIS.kind, "Warning", "Stopped")
 
 
 @pytest.mark.parametrize("strategy", ["Manual", "Always", "RerunOnFailure"])
