@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -36,6 +36,8 @@ PLANNED = 80
 """Requests of that plan, if the server keeps nobody waiting: users know when theirs are due."""
 LONG = timedelta(minutes=5)
 ROOM = 60
+
+Answer = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Server:
@@ -67,18 +69,23 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def serving(status: int = 200) -> AsyncIterator[Server]:
-    server = Server(status)
+async def listening(answer: Answer) -> AsyncIterator[str]:
     # It closes whatever is open at the end, which asyncio's own server does not.
-    program = web.ServerRunner(web.Server(server.answer), shutdown_timeout=0)
+    program = web.ServerRunner(web.Server(answer), shutdown_timeout=0)
     await program.setup()
     try:
         await web.TCPSite(program, "127.0.0.1", 0).start()
-        server.url = "http://127.0.0.1:{1}/".format(*program.addresses[0])
         async with asyncio.timeout(60):
-            yield server
+            yield "http://127.0.0.1:{1}/".format(*program.addresses[0])
     finally:
         await program.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def serving(status: int = 200) -> AsyncIterator[Server]:
+    server = Server(status)
+    async with listening(server.answer) as server.url:
+        yield server
 
 
 class Supervisor:
@@ -177,18 +184,16 @@ async def test_failures_are_counted_by_kind_and_no_percentile_hides_them(folder:
 async def test_a_server_that_drips_holds_up_no_end(folder: Path) -> None:
     """Each byte comes soon after the last, and the answer never."""
 
-    async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def drip(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "1000"})
+        await response.prepare(request)
         with contextlib.suppress(ConnectionError):
-            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
-            while not reader.at_eof():
-                writer.write(b".")
-                await writer.drain()
+            while True:
+                await response.write(b".")
                 await asyncio.sleep(0.2)
-        writer.close()
+        return response
 
-    listener = await asyncio.start_server(drip, "127.0.0.1", 0)
-    async with listener, asyncio.timeout(60):
-        url = "http://127.0.0.1:{1}/".format(*listener.sockets[0].getsockname())
+    async with listening(drip) as url:
         result = await run_load(replace(PLAN, url=url), folder, ignore)
     assert result.failures == {"TimeoutError": PLAN.users}
 
