@@ -16,7 +16,8 @@ from activities.errors import refusals_are_final
 from clusters.endpoints import Endpoints
 from clusters.gateway import AUDIENCE
 from virtflow.kube import NO_ANSWER, KubeClient, describe
-from workflows.models import Bearer, GatewayAnswer, GatewayRequest, Tenant, Verb
+from workflows.models import Bearer, GatewayAnswer, GatewayRequest, Verb
+from workflows.tenant_models import Tenant
 
 __all__ = ["Gateway"]
 

@@ -10,7 +10,7 @@ from activities.heartbeat import heartbeating
 from clusters.gateway import tenant_binding
 from virtflow.kube import Informer, KubeClient, Object
 from virtflow.kube.resources import NAMESPACES, ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS, VMIRS, VMIS, VMS
-from workflows.models import Tenant, TenantOrder
+from workflows.tenant_models import Tenant, TenantOrder
 
 __all__ = ["Tenants"]
 
@@ -60,7 +60,7 @@ class Tenants:
                 f"Namespace {namespace} has no service account `default` {seconds:.0f} s after it was made, and pods "
                 f"are refused without it: kube-controller-manager, which makes it, does not keep up or is down."
             ) from None
-        return Tenant(order.name, namespace, user)
+        return Tenant(order.name, namespace, [user])
 
     @activity.defn
     async def delete_tenant(self, order: TenantOrder) -> None:

@@ -23,8 +23,9 @@ from virtflow.sequence.scale import current_utilization
 from virtflow.temporal import TASK_QUEUE, answering, connect
 from virtflow.terminal import console, phase
 from workflows.failures import words_of
-from workflows.models import LoadOrder, ReplicaSetOrder, ReplicaSetRef, ScenarioOrder, TenantOrder
+from workflows.models import LoadOrder, ReplicaSetOrder, ReplicaSetRef, ScenarioOrder
 from workflows.scenario import Scenario
+from workflows.tenant_models import TenantOrder
 
 __all__ = ["apply_load"]
 

@@ -29,8 +29,8 @@ from virtflow.temporal import TASK_QUEUE, answering, connect
 from virtflow.terminal import console, phase
 from workflows.failures import words_of
 from workflows.journey_models import JourneyLoad, JourneyOrder, JourneyPhase, TenantJourneyOutcome
-from workflows.models import TenantOrder
 from workflows.tenant_journey import PHASE, TenantJourney
+from workflows.tenant_models import TenantOrder
 
 __all__ = ["journey_orders", "run_journeys", "travel"]
 

@@ -4,7 +4,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
-from workflows.models import LoadOutcome, ObservedArrow, ScaleDecision, TenantOrder
+from workflows.models import LoadOutcome, ObservedArrow, ScaleDecision
+from workflows.tenant_models import TenantOrder
 
 __all__ = ["JourneyLoad", "JourneyOrder", "JourneyPhase", "TenantJourneyOutcome"]
 

@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from workflows.tenant_models import Tenant
+
 __all__ = [
     "AutoscaleOrder",
     "Autoscaled",
@@ -28,8 +30,6 @@ __all__ = [
     "ScaleState",
     "ScenarioOrder",
     "SettleWait",
-    "Tenant",
-    "TenantOrder",
     "Verb",
     "VirtualMachineCreated",
     "VirtualMachineOrder",
@@ -37,25 +37,6 @@ __all__ = [
     "VirtualMachineState",
     "VirtualMachineWait",
 ]
-
-
-@dataclass(frozen=True)
-class TenantOrder:
-    """A tenant to be: its name in the feature, and the namespace that is its own in this scenario."""
-
-    name: str
-    namespace: str
-    labels: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Tenant:
-    """A tenant that exists. Its user is a reference: whoever acts for it mints a token of its own."""
-
-    name: str
-    namespace: str
-    user: str
-    """The service account's name, in the tenant's namespace."""
 
 
 class Verb(StrEnum):

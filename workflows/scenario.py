@@ -29,13 +29,12 @@ from workflows.models import (
     ReplicaSetOrder,
     ReplicaSetRef,
     ScenarioOrder,
-    Tenant,
-    TenantOrder,
     VirtualMachineCreated,
     VirtualMachineOrder,
 )
 from workflows.options import CLEAN_UP, QUICK, waiting
 from workflows.saga import Saga, run_child, uninterrupted
+from workflows.tenant_models import Tenant, TenantOrder
 
 __all__ = ["Scenario"]
 

@@ -24,12 +24,12 @@ from workflows.models import (
     AutoscaleOrder,
     LoadOrder,
     ReplicaSetOrder,
-    Tenant,
     VirtualMachineCreated,
     VirtualMachineOrder,
 )
 from workflows.options import CLEAN_UP, QUICK, waiting
 from workflows.saga import Saga, run_child, stop_if_cancelled, uninterrupted
+from workflows.tenant_models import Tenant
 
 __all__ = ["LEFT_BEHIND", "PHASE", "TenantJourney"]
 

@@ -19,13 +19,12 @@ from workflows.models import (
     LoadOrder,
     ReplicaSetOrder,
     ReplicaSetRef,
-    Tenant,
-    TenantOrder,
     Verb,
     VirtualMachineCreated,
     VirtualMachineOrder,
 )
 from workflows.scenario import Scenario
+from workflows.tenant_models import Tenant, TenantOrder
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Session

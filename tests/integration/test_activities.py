@@ -25,12 +25,11 @@ from workflows.models import (
     Bearer,
     CreateEvidence,
     GatewayRequest,
-    Tenant,
-    TenantOrder,
     Verb,
     VirtualMachineRef,
     VirtualMachineWait,
 )
+from workflows.tenant_models import Tenant, TenantOrder
 
 MANIFEST = (Path(__file__).parents[2] / "features" / "manifests" / "test-vm.yaml").read_text()
 

@@ -17,14 +17,15 @@ from virtflow.kube import KubeClient
 from virtflow.sequence.audit import AccessRecord, access_record_of, write_of
 from virtflow.sequence.create import audit_ids, observe_request_and_create
 from virtflow.sequence.records import Records
-from workflows.models import CreateEvidence, ObservedArrow, Tenant, VirtualMachineRef
+from workflows.models import CreateEvidence, ObservedArrow, VirtualMachineRef
+from workflows.tenant_models import Tenant
 
 ID = "0e0922a987e848bc96dcbc4d12d0c7aa"
 NAMESPACE = "tenant-a-970a4020"
 USER = f"system:serviceaccount:{NAMESPACE}:tenant-a-user"
 GATEWAY = "system:serviceaccount:virtflow-system:iam-gateway"
 EVIDENCE = CreateEvidence(
-    VirtualMachineRef(NAMESPACE, "test-vm", "13f54d68"), ID, Tenant("tenant-a", NAMESPACE, "tenant-a-user")
+    VirtualMachineRef(NAMESPACE, "test-vm", "13f54d68"), ID, Tenant("tenant-a", NAMESPACE, ["tenant-a-user"])
 )
 MUTATION = "mutation.webhook.admission.k8s.io/round_0_index_0"
 MUTATED = {"configuration": "virt-api-mutator", "webhook": "virtualmachines-mutator.kubevirt.io", "mutated": True}

@@ -12,10 +12,11 @@ from temporalio.exceptions import ActivityError, RetryState
 
 from workflows import saga
 from workflows.create_vm import CreateVirtualMachine
-from workflows.models import Tenant, VirtualMachineOrder
+from workflows.models import VirtualMachineOrder
 from workflows.saga import Saga, run_child, uninterrupted
+from workflows.tenant_models import Tenant
 
-ORDER = VirtualMachineOrder(Tenant("a", "a-1", "a-user"), "", {}, timedelta(minutes=1))
+ORDER = VirtualMachineOrder(Tenant("a", "a-1", ["a-user"]), "", {}, timedelta(minutes=1))
 
 
 def failure() -> ActivityError:

@@ -15,7 +15,7 @@ from activities.tenants import Tenants
 from tests.unit.kube_support import client_of
 from virtflow.kube import Informer, Object
 from virtflow.kube.resources import NAMESPACES, SERVICE_ACCOUNTS
-from workflows.models import TenantOrder
+from workflows.tenant_models import TenantOrder
 
 pytestmark = pytest.mark.anyio
 

@@ -21,17 +21,16 @@ from workflows.models import (
     ScaleDecision,
     ScaleState,
     SettleWait,
-    Tenant,
-    TenantOrder,
     VirtualMachineRef,
     VirtualMachineState,
     VirtualMachineWait,
 )
+from workflows.tenant_models import Tenant, TenantOrder
 
 __all__ = ["ORDER", "TENANT", "World", "refused"]
 
 ORDER = TenantOrder("tenant-a", "tenant-a-1", {"virtflow.io/run": "r"})
-TENANT = Tenant("tenant-a", "tenant-a-1", "tenant-a-user")
+TENANT = Tenant("tenant-a", "tenant-a-1", ["tenant-a-user"])
 START = datetime(2026, 11, 23, 10, tzinfo=UTC)
 STRETCH = LoadStretch(100, 0, timedelta(milliseconds=50), timedelta(milliseconds=60), timedelta(milliseconds=70))
 
@@ -84,7 +83,7 @@ class World:
     @activity.defn
     async def create_tenant(self, order: TenantOrder) -> Tenant:
         await self._act("create_tenant")
-        return Tenant(order.name, order.namespace, f"{order.name}-user")
+        return Tenant(order.name, order.namespace, [f"{order.name}-user"])
 
     @activity.defn
     async def delete_tenant(self, order: TenantOrder) -> None:

@@ -20,7 +20,7 @@ from clusters.endpoints import Endpoints
 from clusters.gateway import AUDIENCE
 from virtflow.kube import Informer, KubeClient, Object
 from virtflow.kube.resources import NAMESPACES, SERVICE_ACCOUNTS, VMS
-from workflows.models import Tenant, TenantOrder
+from workflows.tenant_models import Tenant, TenantOrder
 
 __all__ = ["BareClient"]
 

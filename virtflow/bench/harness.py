@@ -11,7 +11,8 @@ from temporalio.client import Client
 from virtflow.errors import VirtflowError
 from virtflow.temporal import TASK_QUEUE
 from workflows.create_vm import CreateVirtualMachine
-from workflows.models import Tenant, VirtualMachineOrder
+from workflows.models import VirtualMachineOrder
+from workflows.tenant_models import Tenant
 
 __all__ = ["RUNNING_WITHIN", "Created", "create_machine", "create_machines", "machine_manifest"]
 

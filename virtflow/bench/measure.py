@@ -16,7 +16,7 @@ from virtflow.journey import journey_orders, travel
 from virtflow.temporal import connect
 from virtflow.terminal import phase
 from workflows.journey_models import JourneyPhase
-from workflows.models import Tenant, TenantOrder
+from workflows.tenant_models import Tenant, TenantOrder
 
 __all__ = ["Bench"]
 

@@ -17,7 +17,8 @@ from typing import Any
 
 from clusters.gateway import ACCESS_REVIEW_SUFFIX, TOKEN_REVIEW_SUFFIX
 from virtflow.sequence.audit import AccessRecord, Write
-from workflows.models import CreateEvidence, ObservedArrow, Tenant
+from workflows.models import CreateEvidence, ObservedArrow
+from workflows.tenant_models import Tenant
 
 __all__ = ["ACTORS", "MACHINE", "REQUEST", "audit_ids", "observe_arrows", "observe_request_and_create"]
 
