@@ -19,7 +19,9 @@ from pathlib import Path
 
 from clusters.kubevirt.controller.events import Note, Recorder
 from clusters.kubevirt.controller.heartbeat import INTERVAL, beat, is_due, is_ready, silence
-from clusters.kubevirt.controller.objects import (
+from clusters.kubevirt.controller.workqueue import WorkQueue
+from clusters.kubevirt.handler_server import NodeUnreachableError, create_app, handler_server
+from clusters.kubevirt.objects import (
     LAUNCHERS,
     condition,
     controller_of,
@@ -33,8 +35,6 @@ from clusters.kubevirt.controller.objects import (
     with_condition,
     without_condition,
 )
-from clusters.kubevirt.controller.workqueue import WorkQueue
-from clusters.kubevirt.handler_server import NodeUnreachableError, create_app, handler_server
 from virtflow.kube import Informer, Key, KubeClient, KubeError, Object
 from virtflow.kube.resources import NODES, PODS, VMIS
 

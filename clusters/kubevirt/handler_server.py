@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from clusters.kubevirt.client_certificates import ClientCertificates, client_name
+from clusters.kubevirt.client_certificates import client_name, https_server
 from clusters.kubevirt.install import HANDLER_CLIENT_NAME
 from virtflow.errors import VirtflowError
 from virtflow.kube import NO_ANSWER, Key, KubeError, describe
@@ -26,8 +26,9 @@ __all__ = ["Action", "NodeUnreachableError", "create_app", "handler_server"]
 log = logging.getLogger(__name__)
 
 KEEP_ALIVE = timedelta(minutes=1)
-"""Longer than virt-api's client keeps an idle connection (aiohttp: 15 s): were this side the first to close, a call
-sent at that moment would be lost."""
+"""virt-api's client keeps an idle connection for 15 s (aiohttp's)."""
+
+GRACE = timedelta(seconds=1)
 
 Action = Callable[[Key], Awaitable[bool]]
 """Does something with the instance of this key. False if there is none."""
@@ -71,20 +72,4 @@ def create_app(actions: dict[str, Action]) -> Starlette:
 
 def handler_server(app: Starlette, port: int, cert: Path, key: Path, ca: Path) -> uvicorn.Server:
     """A server of the application on 127.0.0.1; clients need a certificate of `ca`."""
-    config = uvicorn.Config(
-        app,
-        host="127.0.0.1",
-        port=port,
-        http=ClientCertificates,
-        ws="none",
-        ssl_certfile=cert,
-        ssl_keyfile=key,
-        ssl_ca_certs=ca,
-        ssl_cert_reqs=ssl.CERT_REQUIRED,
-        lifespan="off",
-        access_log=False,
-        log_config=None,
-        timeout_keep_alive=int(KEEP_ALIVE.total_seconds()),
-        timeout_graceful_shutdown=1,
-    )
-    return uvicorn.Server(config)
+    return https_server(app, port, cert, key, ca, clients=ssl.CERT_REQUIRED, keep_alive=KEEP_ALIVE, grace=GRACE)

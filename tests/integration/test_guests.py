@@ -9,9 +9,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from clusters.kubevirt.controller.objects import LAUNCHERS
 from clusters.kubevirt.guests.launchers import CREATED_BY
 from clusters.kubevirt.guests.usage import USAGE
+from clusters.kubevirt.objects import LAUNCHERS
 from virtflow.kube import Informer, KubeClient, Object
 from virtflow.kube.resources import NAMESPACES, PODS, VMIRS, VMIS
 

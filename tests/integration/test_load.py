@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from clusters.kubevirt.controller.objects import LAUNCHERS
+from clusters.kubevirt.objects import LAUNCHERS
 from clusters.local import LocalCluster
 from load.results import LoadPlan, LoadProgress, latencies_of
 from load.runner import run_load

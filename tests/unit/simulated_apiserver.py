@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from clusters.kubevirt.api.mutate import mutate_new_instance
-from clusters.kubevirt.controller.objects import controller_of, format_time, is_deleting, is_final, now
 from clusters.kubevirt.controller.vmirs import loses_pod
 from clusters.kubevirt.controller.workqueue import FAILED_TEST
+from clusters.kubevirt.objects import controller_of, format_time, is_deleting, is_final, now
 from tests.unit.patching import apply_operation, merge
 from tests.unit.virt_controller_support import NAMESPACE, NODE_NAMES, TIME, deleting, make_node
 from virtflow.kube import KubeClient, Object, Response

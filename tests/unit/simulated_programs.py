@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from hypothesis import strategies as st
 
 from clusters.kubevirt.controller.lease import LeadershipLostError, Lease
-from clusters.kubevirt.controller.objects import controller_of
 from clusters.kubevirt.controller.process import Controller
 from clusters.kubevirt.handler import Handler
+from clusters.kubevirt.objects import controller_of
 from tests.unit.simulated_apiserver import ApiServer, Line
 from virtflow.kube import Object
 

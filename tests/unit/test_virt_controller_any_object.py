@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 
 from clusters.kubevirt.api.mutate import mutate_new_instance
 from clusters.kubevirt.controller.launcher import launcher_pod
-from clusters.kubevirt.controller.run_strategy import run_strategy
 from clusters.kubevirt.controller.vm import new_instance
 from clusters.kubevirt.crds import schema
+from clusters.kubevirt.objects import run_strategy
 from tests.unit.schema_values import values
 from tests.unit.virt_controller_support import make_vm
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clusters.kubevirt.controller.objects import controller_of, is_deleting, phase_of
+from clusters.kubevirt.objects import controller_of, is_deleting, phase_of
 from tests.unit.simulated_apiserver import ApiServer
 from tests.unit.simulated_programs import DEATHS, INSTANCES, LOSSES, PAUSES, REPLICA_SETS, fresh, owners, running
 from tests.unit.virt_controller_support import make_vmi, make_vmirs

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clusters.kubevirt.controller.objects import condition, is_deleting, is_final, phase_of
+from clusters.kubevirt.objects import condition, is_deleting, is_final, phase_of
 from tests.unit.simulated_apiserver import ApiServer
 from tests.unit.simulated_programs import DEATHS, LOSSES, PAUSES, fresh, owners, running
 from tests.unit.virt_controller_support import NAMESPACE, make_vm, make_vmirs

@@ -7,8 +7,8 @@ import pytest
 from clusters.kubevirt.controller import node as reconciler
 from clusters.kubevirt.controller.events import Note, Recorder
 from clusters.kubevirt.controller.heartbeat import TIMEOUT, beat, silence
-from clusters.kubevirt.controller.objects import format_time
 from clusters.kubevirt.controller.writes import Patch, Write
+from clusters.kubevirt.objects import format_time
 from tests.unit.patching import apply_operation
 from tests.unit.simulated_apiserver import ApiServer
 from tests.unit.simulated_programs import running

@@ -11,7 +11,6 @@ import pytest
 from clusters.kubevirt.controller import node
 from clusters.kubevirt.controller.events import Recorder
 from clusters.kubevirt.controller.lease import Lease
-from clusters.kubevirt.controller.objects import controller_of, is_deleting, phase_of
 from clusters.kubevirt.controller.process import Controller
 from clusters.kubevirt.controller.restart_required import placement_writes
 from clusters.kubevirt.controller.vm import adoption_writes, follow_generation
@@ -19,6 +18,7 @@ from clusters.kubevirt.controller.vmirs import scale_writes
 from clusters.kubevirt.controller.workqueue import is_lost_race
 from clusters.kubevirt.controller.writes import Create, Patch, Write, Writer
 from clusters.kubevirt.handler import Handler
+from clusters.kubevirt.objects import controller_of, is_deleting, phase_of
 from tests.unit.simulated_apiserver import ApiServer, Line, refusal, split
 from tests.unit.simulated_programs import INSTANCES, REPLICA_SETS, fresh, running
 from tests.unit.virt_controller_support import NAMESPACE, NOW, make_vm, make_vmi, make_vmirs

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clusters.kubevirt.controller import vm as reconciler
-from clusters.kubevirt.controller.objects import parse_time
 from clusters.kubevirt.controller.run_strategy import backoff
 from clusters.kubevirt.controller.start_failure import LONGEST_DELAY, delay, next_start_failure, time_left
 from clusters.kubevirt.controller.writes import Create, Delete, Replace
+from clusters.kubevirt.objects import parse_time
 from tests.unit.virt_controller_support import HAS_RUN, NOW, deleting, make_vm, make_vmi
 from virtflow.kube import Object
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from clusters.kubevirt.api.mutate import mutate_new_instance
-from clusters.kubevirt.controller.objects import format_time
+from clusters.kubevirt.objects import format_time
 from virtflow.kube import Object
 
 NOW = datetime(2026, 11, 23, 6, 29, 46, tzinfo=UTC)

@@ -8,23 +8,20 @@ from contextlib import aclosing
 from datetime import timedelta
 from pathlib import Path
 
-import uvicorn
 import uvloop
 from starlette.applications import Starlette
 
 from clusters.kubevirt.api.app import app
 from clusters.kubevirt.api.eviction import eviction_route
 from clusters.kubevirt.api.subresources import HandlerAccess, LateClient, Nodes, subresource_routes
-from clusters.kubevirt.client_certificates import ClientCertificates
+from clusters.kubevirt.client_certificates import https_server
 
 __all__ = ["serve"]
 
 KEEP_ALIVE = timedelta(minutes=5)
-"""Longer than the kube-apiserver keeps an idle connection (90 s): were this side the first to close, a webhook call
-sent at that moment would be lost, and a lost call is a refused write."""
+"""The kube-apiserver keeps an idle connection for 90 s, and a lost call of a webhook is a refused write."""
 
 GRACE = timedelta(seconds=2)
-"""How long calls under way may take to end; also bounds the wait for a client that never answers TLS's goodbye."""
 
 
 def serve(
@@ -48,26 +45,16 @@ def serve(
         client = LateClient(kubeconfig)
         async with Nodes.connect(handler) as nodes, aclosing(client):
             subresources = subresource_routes(client, nodes, front_proxies)
-            config = uvicorn.Config(
+            await https_server(
                 Starlette(routes=[*app.routes, eviction_route(client), *subresources]),
-                host="127.0.0.1",
-                port=port,
-                http=ClientCertificates,
-                # Console and vnc ask for one: they are to hear that neither is modelled.
-                ws="none",
-                ssl_certfile=tls_cert,
-                ssl_keyfile=tls_key,
-                ssl_ca_certs=front_proxy_ca,
+                port,
+                tls_cert,
+                tls_key,
+                front_proxy_ca,
                 # Who calls a webhook, or looks at discovery, shows none.
-                ssl_cert_reqs=ssl.CERT_OPTIONAL,
-                lifespan="off",
-                access_log=False,
-                log_config=None,
-                # Who is behind the front proxy is in headers that count only with its certificate.
-                proxy_headers=False,
-                timeout_keep_alive=int(KEEP_ALIVE.total_seconds()),
-                timeout_graceful_shutdown=int(GRACE.total_seconds()),
-            )
-            await uvicorn.Server(config).serve()
+                clients=ssl.CERT_OPTIONAL,
+                keep_alive=KEEP_ALIVE,
+                grace=GRACE,
+            ).serve()
 
     uvloop.run(run())

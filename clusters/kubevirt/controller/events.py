@@ -13,7 +13,7 @@ from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Literal
 
-from clusters.kubevirt.controller.objects import format_time, now
+from clusters.kubevirt.objects import format_time, now
 from virtflow.kube import NO_ANSWER, KubeClient, KubeError, Object, describe
 from virtflow.kube.resources import EVENTS
 

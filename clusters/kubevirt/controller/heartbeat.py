@@ -7,7 +7,7 @@ together.
 
 from datetime import datetime, timedelta
 
-from clusters.kubevirt.controller.objects import condition, format_time, parse_time
+from clusters.kubevirt.objects import condition, format_time, parse_time
 from virtflow.kube import Object
 
 __all__ = ["HEARTBEAT", "INTERVAL", "SCHEDULABLE", "TIMEOUT", "beat", "is_due", "is_ready", "silence"]

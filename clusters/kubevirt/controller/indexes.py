@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Hashable
 
-from clusters.kubevirt.controller.objects import controller_of
+from clusters.kubevirt.objects import controller_of
 from virtflow.kube import Informer, Object
 
 __all__ = ["Index", "by_controller", "by_namespace", "orphans_by_namespace"]

@@ -10,7 +10,7 @@ import json
 import math
 
 from clusters.kubevirt.api.quantities import Quantity
-from clusters.kubevirt.controller.objects import drawn_name, owner_reference
+from clusters.kubevirt.objects import drawn_name, owner_reference
 from virtflow.kube import Object
 
 __all__ = ["launcher_pod", "memory_overhead"]

@@ -24,7 +24,7 @@ import logging
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
-from clusters.kubevirt.controller.objects import now
+from clusters.kubevirt.objects import now
 from virtflow.errors import VirtflowError
 from virtflow.kube import NO_ANSWER, KubeClient, KubeError, Object, describe
 from virtflow.kube.resources import LEASES

@@ -6,9 +6,9 @@ which replaces the owners whatever they are, would let the second one take it. A
 nobody, or an orphaning delete would never end.
 """
 
-from clusters.kubevirt.controller.objects import controller_of, is_deleting, owner_reference
 from clusters.kubevirt.controller.selectors import selects
-from clusters.kubevirt.controller.writes import Patch, json_patch
+from clusters.kubevirt.controller.writes import Patch
+from clusters.kubevirt.objects import controller_of, is_deleting, json_patch, owner_reference
 from virtflow.kube import Object
 from virtflow.kube.resources import VMIS
 

@@ -9,9 +9,9 @@ from datetime import datetime, timedelta
 
 from clusters.kubevirt.controller.events import Note
 from clusters.kubevirt.controller.heartbeat import HEARTBEAT, SCHEDULABLE, TIMEOUT, silence
-from clusters.kubevirt.controller.objects import controller_of, phase_of, status_of
 from clusters.kubevirt.controller.vmi import HANDLER_PHASES, is_down
 from clusters.kubevirt.controller.writes import Patch, Write
+from clusters.kubevirt.objects import controller_of, phase_of, status_of
 from virtflow.kube import Object
 from virtflow.kube.resources import NODES, VMIS
 

@@ -3,7 +3,7 @@
 More than one may be true of it at a time; the first that is, in KubeVirt's order, is shown.
 """
 
-from clusters.kubevirt.controller.objects import has_condition, is_deleting, is_final, phase_of
+from clusters.kubevirt.objects import has_condition, is_deleting, is_final, phase_of
 from virtflow.kube import Object
 
 __all__ = ["printable_status"]

@@ -18,11 +18,11 @@ from clusters.kubevirt.controller import membership, node, vm, vmi, vmirs
 from clusters.kubevirt.controller.events import Note, Recorder
 from clusters.kubevirt.controller.indexes import Index, by_controller, by_namespace, orphans_by_namespace
 from clusters.kubevirt.controller.lease import LeadershipLostError, Lease
-from clusters.kubevirt.controller.objects import LAUNCHERS, controller_of, is_deleting, key_of, now
 from clusters.kubevirt.controller.run_strategy import backoff
 from clusters.kubevirt.controller.selectors import selects
 from clusters.kubevirt.controller.workqueue import WorkQueue, is_lost_race
 from clusters.kubevirt.controller.writes import Create, Write, Writer
+from clusters.kubevirt.objects import LAUNCHERS, controller_of, is_deleting, key_of, now
 from virtflow.kube import NO_ANSWER, Informer, Key, KubeClient, KubeError, Object, Resource, describe
 from virtflow.kube.resources import CONTROLLER_REVISIONS, NODES, PODS, VMIRS, VMIS, VMS
 

@@ -6,8 +6,8 @@ need a restart like the rest. Where an instance may run is no property of the on
 
 from datetime import datetime
 
-from clusters.kubevirt.controller.objects import format_time, is_deleting
-from clusters.kubevirt.controller.writes import Patch, json_patch
+from clusters.kubevirt.controller.writes import Patch
+from clusters.kubevirt.objects import format_time, is_deleting, json_patch
 from virtflow.kube import Object
 from virtflow.kube.resources import VMIS
 

@@ -7,8 +7,8 @@ the instance by its uid, so that it can never hit the next one, and after it a s
 
 from datetime import datetime, timedelta
 
-from clusters.kubevirt.controller.objects import is_deleting, is_final, phase_of, status_of
 from clusters.kubevirt.controller.start_failure import next_start_failure, time_left
+from clusters.kubevirt.objects import is_deleting, is_final, phase_of, run_strategy, status_of
 from virtflow.kube import Object
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "next_run_strategy",
     "open_requests",
     "orphans",
-    "run_strategy",
     "should_rerun",
     "should_start",
     "should_stop",
@@ -31,13 +30,6 @@ ORPHAN_FINALIZER = "orphan"
 
 STARTING_STRATEGIES = ("Always", "RerunOnFailure", "Once")
 RESTARTING_STRATEGIES = ("Always", "RerunOnFailure")
-
-
-def run_strategy(vm: Object) -> str:
-    """The strategy, or what the deprecated `running` stands for."""
-    spec = vm["spec"]
-    strategy: str = spec.get("runStrategy") or ("Always" if spec.get("running") else "Halted")
-    return strategy
 
 
 def orphans(vm: Object) -> bool:

@@ -9,7 +9,7 @@ the one before it would have.
 import random
 from datetime import datetime, timedelta
 
-from clusters.kubevirt.controller.objects import format_time, is_final, parse_time, status_of
+from clusters.kubevirt.objects import format_time, is_final, parse_time, status_of
 from virtflow.kube import Object
 
 __all__ = ["LONGEST_DELAY", "delay", "next_start_failure", "time_left"]

@@ -9,7 +9,21 @@ from datetime import datetime
 
 from clusters.kubevirt.controller.events import Note
 from clusters.kubevirt.controller.membership import change_owners, owners_of
-from clusters.kubevirt.controller.objects import (
+from clusters.kubevirt.controller.printable_status import printable_status
+from clusters.kubevirt.controller.restart_required import placement_writes, restart_required
+from clusters.kubevirt.controller.run_strategy import (
+    asks_for_start,
+    next_run_strategy,
+    open_requests,
+    orphans,
+    should_rerun,
+    should_start,
+    should_stop,
+    start_failure,
+    starts_paused,
+)
+from clusters.kubevirt.controller.writes import Create, Delete, Patch, Replace, Write
+from clusters.kubevirt.objects import (
     API_VERSIONS,
     CONTROLLER_FINALIZER,
     condition,
@@ -19,26 +33,13 @@ from clusters.kubevirt.controller.objects import (
     instance_spec,
     is_deleting,
     is_final,
+    json_patch,
     make_condition,
     owner_reference,
+    run_strategy,
     status_of,
     with_condition,
 )
-from clusters.kubevirt.controller.printable_status import printable_status
-from clusters.kubevirt.controller.restart_required import placement_writes, restart_required
-from clusters.kubevirt.controller.run_strategy import (
-    asks_for_start,
-    next_run_strategy,
-    open_requests,
-    orphans,
-    run_strategy,
-    should_rerun,
-    should_start,
-    should_stop,
-    start_failure,
-    starts_paused,
-)
-from clusters.kubevirt.controller.writes import Create, Delete, Patch, Replace, Write, json_patch
 from virtflow.kube import Object, Resource
 from virtflow.kube.resources import CONTROLLER_REVISIONS, VMIS, VMS
 

@@ -12,7 +12,8 @@ from clusters.kubevirt.api.mutate import mutate_new_instance
 from clusters.kubevirt.api.quantities import Quantity
 from clusters.kubevirt.controller.events import Note
 from clusters.kubevirt.controller.launcher import launcher_pod
-from clusters.kubevirt.controller.objects import (
+from clusters.kubevirt.controller.writes import Create, Delete, Patch, Replace, Write
+from clusters.kubevirt.objects import (
     API_VERSIONS,
     CONTROLLER_FINALIZER,
     FINAL_PHASES,
@@ -24,6 +25,7 @@ from clusters.kubevirt.controller.objects import (
     has_condition,
     is_deleting,
     is_final,
+    json_patch,
     make_condition,
     parse_time,
     phase_of,
@@ -32,7 +34,6 @@ from clusters.kubevirt.controller.objects import (
     with_condition,
     without_condition,
 )
-from clusters.kubevirt.controller.writes import Create, Delete, Patch, Replace, Write, json_patch
 from virtflow.kube import Object
 from virtflow.kube.resources import PODS, VMIS
 

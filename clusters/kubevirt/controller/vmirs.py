@@ -10,7 +10,9 @@ from copy import deepcopy
 from datetime import datetime
 
 from clusters.kubevirt.controller.events import Note
-from clusters.kubevirt.controller.objects import (
+from clusters.kubevirt.controller.selectors import format_selector, selects
+from clusters.kubevirt.controller.writes import Create, Delete, Replace, Write
+from clusters.kubevirt.objects import (
     API_VERSIONS,
     condition,
     has_api_versions,
@@ -22,8 +24,6 @@ from clusters.kubevirt.controller.objects import (
     status_of,
     without_condition,
 )
-from clusters.kubevirt.controller.selectors import format_selector, selects
-from clusters.kubevirt.controller.writes import Create, Delete, Replace, Write
 from virtflow.kube import Object
 from virtflow.kube.resources import VMIRS, VMIS
 

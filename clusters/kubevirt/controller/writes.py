@@ -20,11 +20,11 @@ from datetime import timedelta
 from typing import Literal
 
 from clusters.kubevirt.controller.events import Note, Recorder
-from clusters.kubevirt.controller.objects import DRAWN, controller_of, drawn_name
 from clusters.kubevirt.controller.workqueue import is_lost_race
+from clusters.kubevirt.objects import DRAWN, controller_of, drawn_name
 from virtflow.kube import NO_ANSWER, Informer, KubeClient, KubeError, Object, Resource, describe
 
-__all__ = ["Create", "Delete", "Patch", "Replace", "Write", "Writer", "json_patch"]
+__all__ = ["Create", "Delete", "Patch", "Replace", "Write", "Writer"]
 
 log = logging.getLogger(__name__)
 
@@ -80,12 +80,6 @@ class Delete:
 
 
 Write = Create | Replace | Patch | Delete
-
-
-def json_patch(path: str, old: object, new: object) -> list[Object]:
-    """Change one value, provided nobody else has changed it meanwhile; None where there was, or is to be, nothing."""
-    change: Object = {"op": "remove", "path": path} if new is None else {"op": "replace", "path": path, "value": new}
-    return [{"op": "test", "path": path, "value": old}, change]
 
 
 class Writer:

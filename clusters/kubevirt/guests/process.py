@@ -4,11 +4,11 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
-from clusters.kubevirt.controller.objects import LAUNCHERS
 from clusters.kubevirt.guests.directory import Directory, Guest
 from clusters.kubevirt.guests.http import guests_app, guests_server, listening_socket, loop_clock
 from clusters.kubevirt.guests.launchers import exit_launcher
 from clusters.kubevirt.guests.usage import report_usage
+from clusters.kubevirt.objects import LAUNCHERS
 from virtflow.kube import Informer, KubeClient
 from virtflow.kube.resources import PODS, VMIRS, VMIS
 

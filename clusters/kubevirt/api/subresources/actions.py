@@ -23,6 +23,7 @@ from clusters.kubevirt.api.subresources.options import (
     read_options,
 )
 from clusters.kubevirt.api.subresources.statuses import VM, VMI, internal, not_found, not_modelled
+from clusters.kubevirt.objects import LAUNCHERS
 from virtflow.kube import NO_ANSWER, KubeClient, KubeError, Object, Resource, describe
 from virtflow.kube.resources import PODS, VMIS, VMS
 
@@ -141,7 +142,7 @@ class Actions:
 
     async def _delete_launcher(self, instance: Object) -> None:
         meta = instance["metadata"]
-        labels = f"kubevirt.io=virt-launcher,kubevirt.io/created-by={meta['uid']}"
+        labels = f"{LAUNCHERS},kubevirt.io/created-by={meta['uid']}"
         query = {"labelSelector": labels, "fieldSelector": "status.phase==Running"}
         with internal_errors():
             found = await self._kube.request("GET", PODS.path(meta["namespace"]), query=query)

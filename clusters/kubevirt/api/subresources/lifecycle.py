@@ -12,12 +12,12 @@ from typing import Literal
 
 from clusters.kubevirt.api.subresources.options import RestartOptions, StartOptions, StopOptions
 from clusters.kubevirt.api.subresources.statuses import VM, bad_request, conflict, internal
+from clusters.kubevirt.objects import FINAL_PHASES, json_patch, run_strategy
 from virtflow.kube import Object, Resource
 from virtflow.kube.resources import VMIS, VMS
 
 __all__ = ["Patch", "check_restart", "restart", "start", "stop"]
 
-FINAL = ("Succeeded", "Failed")
 NOT_RUNNING = "VM is not running"
 
 
@@ -32,7 +32,7 @@ class Patch:
 
 def start(vm: Object, vmi: Object | None, options: StartOptions) -> Iterator[Patch]:
     name, strategy, phase = name_of(vm), run_strategy(vm), phase_of(vmi)
-    if vmi is not None and phase not in (*FINAL, "Unknown", ""):
+    if vmi is not None and phase not in (*FINAL_PHASES, "Unknown", ""):
         raise conflict(VM, name, "VM is already running")
     wanted = {"action": "Start", **({"data": {"paused": "true"}} if options.paused else {})}
     match strategy:
@@ -42,17 +42,17 @@ def start(vm: Object, vmi: Object | None, options: StartOptions) -> Iterator[Pat
             raise conflict(VM, name, "RerunOnFailure does not support starting VM from failed state")
         case "RerunOnFailure" | "Manual":
             # A finished instance is still there, and has to go first.
-            yield state_change(vm, [*([stop_of(vmi)] if vmi is not None and phase in FINAL else []), wanted])
+            yield state_change(vm, [*([stop_of(vmi)] if vmi is not None and phase in FINAL_PHASES else []), wanted])
         case "Always" | "Once":
             raise conflict(VM, name, f"{strategy} does not support manual start requests")
 
 
 def stop(vm: Object, vmi: Object | None, options: StopOptions) -> Iterator[Patch]:
     name, strategy = name_of(vm), run_strategy(vm)
-    alive = vmi is not None and phase_of(vmi) not in FINAL
+    alive = vmi is not None and phase_of(vmi) not in FINAL_PHASES
     old = vmi["spec"].get("terminationGracePeriodSeconds") if vmi is not None else None
     if alive and options.grace_period is not None:
-        yield Patch(VMIS, replaced("/spec/terminationGracePeriodSeconds", old, options.grace_period))
+        yield Patch(VMIS, json_patch("/spec/terminationGracePeriodSeconds", old, options.grace_period))
     match strategy:
         case "Always" | "Once":
             yield running(vm, False)
@@ -93,9 +93,9 @@ def state_change(vm: Object, wanted: list[Object]) -> Patch:
     if not status:
         operations = [{"op": "add", "path": "/status", "value": {"stateChangeRequests": wanted}}]
     elif waiting is None:
-        operations = [test(path, None), {"op": "add", "path": path, "value": wanted}]
+        operations = [{"op": "test", "path": path, "value": None}, {"op": "add", "path": path, "value": wanted}]
     elif [each["action"] for each in wanted] == ["Stop"]:
-        operations = replaced(path, waiting, wanted)
+        operations = json_patch(path, waiting, wanted)
     else:
         raise internal("unable to complete request: stop/start already underway")
     if status.get("startFailure"):
@@ -107,24 +107,8 @@ def running(vm: Object, wanted: bool) -> Patch:
     """The run strategy, in the field that the VM has it in."""
     spec = vm["spec"]
     if "runStrategy" in spec:
-        return Patch(VMS, replaced("/spec/runStrategy", spec["runStrategy"], "Always" if wanted else "Halted"))
-    return Patch(VMS, replaced("/spec/running", spec.get("running"), wanted))
-
-
-def replaced(path: str, old: object, new: object) -> list[Object]:
-    """A field's new value, if it is still the old one. The kube-apiserver replaces what is not there (None), too."""
-    return [test(path, old), {"op": "replace", "path": path, "value": new}]
-
-
-def test(path: str, value: object) -> Object:
-    return {"op": "test", "path": path, "value": value}
-
-
-def run_strategy(vm: Object) -> str:
-    """The strategy, or what the deprecated `running` stands for."""
-    spec = vm["spec"]
-    strategy: str = spec.get("runStrategy") or ("Always" if spec.get("running") else "Halted")
-    return strategy
+        return Patch(VMS, json_patch("/spec/runStrategy", spec["runStrategy"], "Always" if wanted else "Halted"))
+    return Patch(VMS, json_patch("/spec/running", spec.get("running"), wanted))
 
 
 def stop_of(vmi: Object) -> Object:

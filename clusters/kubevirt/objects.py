@@ -1,4 +1,4 @@
-"""What the reconcilers share: the names KubeVirt gives to things, owners, conditions and times.
+"""What the roles share: the names KubeVirt gives to things, owners, conditions and times.
 
 Everything here is a pure function of decoded JSON, so that a reconciler can be tested without a cluster. The
 time is always handed in. It is written in whole seconds: that is all the API keeps of its own times, and a
@@ -27,12 +27,14 @@ __all__ = [
     "instance_spec",
     "is_deleting",
     "is_final",
+    "json_patch",
     "key_of",
     "make_condition",
     "now",
     "owner_reference",
     "parse_time",
     "phase_of",
+    "run_strategy",
     "set_phase",
     "status_of",
     "with_condition",
@@ -90,6 +92,13 @@ def instance_spec(template: Object) -> Object:
     """The instance's spec in a template, which may leave it out: then it is an empty one."""
     found: Object = template.get("spec") or {"domain": {"devices": {}}}
     return found
+
+
+def run_strategy(vm: Object) -> str:
+    """The strategy, or what the deprecated `running` stands for."""
+    spec = vm["spec"]
+    strategy: str = spec.get("runStrategy") or ("Always" if spec.get("running") else "Halted")
+    return strategy
 
 
 def phase_of(vmi: Object) -> str:
@@ -163,3 +172,9 @@ def with_condition(conditions: list[Object], new: Object) -> list[Object]:
 
 def without_condition(conditions: list[Object], kind: str) -> list[Object]:
     return [each for each in conditions if each["type"] != kind]
+
+
+def json_patch(path: str, old: object, new: object) -> list[Object]:
+    """Change one value, provided nobody else has changed it meanwhile; None where there was, or is to be, nothing."""
+    change: Object = {"op": "remove", "path": path} if new is None else {"op": "replace", "path": path, "value": new}
+    return [{"op": "test", "path": path, "value": old}, change]
