@@ -115,7 +115,7 @@ class Run:
         # Since the begin, and not by the clock: adding to its large numbers rounds, and would now and then bring the
         # request that is due at the very end into the load.
         due, number = self._firsts[index], 0
-        while not self.over.wait(max(0.0, min(due, self._lasts) - self._elapsed)) and due < self._lasts - ROUNDING:
+        while not self._ends_before(min(due, self._lasts)) and due < self._lasts - ROUNDING:
             if number == 0:
                 self._users += 1
                 self._started += 1
@@ -123,6 +123,12 @@ class Run:
             yield number
             due = max(self._elapsed, due + 1 / self.plan.rate)
         self._users -= number > 0
+
+    def _ends_before(self, moment: float) -> bool:
+        # gevent may never wake one who waits for an event that is set: it forgets those who come while it is about to
+        # tell the others, if all of the others leave before.
+        over: bool = self.over.is_set() or self.over.wait(max(0.0, moment - self._elapsed))
+        return over
 
     def count(self, response_time: float, exception: BaseException | None, status: int) -> None:
         """A request has ended, after so many milliseconds."""

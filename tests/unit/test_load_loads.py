@@ -5,6 +5,8 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
+import gevent
+
 from load.files import RunFiles
 from load.loads import Loads
 from load.results import Ending, LoadPlan, RunLog
@@ -130,3 +132,17 @@ def test_foreign_and_removed_folders_do_not_harm_the_others(tmp_path: Path) -> N
     world.ask("good", 3)
     world.loads.tick()
     assert world.needed[-1] == "good 3"
+
+
+def test_a_user_whose_request_ends_with_the_load_ends_too(tmp_path: Path) -> None:
+    """gevent forgets who waits for an event that is set already, when the last who waited for it before has left."""
+    run = Run(World(tmp_path).ask("a", 1))
+    run.begin()
+    waiting = gevent.spawn(lambda: list(run.requests_due(3)))
+    gevent.idle()
+    late = gevent.spawn(lambda: list(run.requests_due(0)))
+    waiting.kill(block=False)
+    run.over.set()
+    late.join(timeout=20)
+    assert late.successful()
+    assert late.value == []
