@@ -12,13 +12,17 @@ export VIRTFLOW_CLUSTER := $(or $(CLUSTER),local)
 export VIRTFLOW_KEEP := $(or $(KEEP),0)
 export VIRTFLOW_VERBOSE := $(or $(V),0)
 
-.PHONY: e2e test conformance up down status logs load journey bench doctor lint format
+.PHONY: e2e test explore conformance up down status logs load journey bench doctor lint format
 
 e2e: .venv/ready
 	@$(BIN)/python -m virtflow e2e
 
 test: lint
 	@$(BIN)/python -m pytest
+
+# Property tests with other examples each time, and many more of them.
+explore: .venv/ready
+	@$(BIN)/python -m pytest --hypothesis-profile=explore tests/unit
 
 conformance: .venv/ready
 	@$(BIN)/python -m pytest tests/conformance/test_situations.py $(if $(AGAINST),--kubeconfig $(AGAINST)) \

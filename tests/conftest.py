@@ -11,9 +11,13 @@ from clusters.endpoints import Endpoints
 from clusters.local import LocalCluster
 from virtflow.settings import Settings
 
-# How long an example takes says something of the machine, nothing of the code.
+# How long an example takes says something of the machine, nothing of the code. A run says whether a change breaks
+# something, so it takes the same examples each time; `make explore` looks for what nobody has thought of.
 hypothesis.settings.register_profile(
-    "virtflow", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "virtflow", deadline=None, derandomize=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.register_profile(
+    "explore", hypothesis.settings.get_profile("virtflow"), derandomize=False, max_examples=2000, print_blob=True
 )
 hypothesis.settings.load_profile("virtflow")
 

@@ -116,5 +116,6 @@ def test_many_spread_constraints_cost_no_more_than_their_number() -> None:
     ]
     started = process_time()
     causes = list(topology_spread("spec", {"topologySpreadConstraints": constraints}))
-    assert process_time() - started < 1
+    # 20 ms, and ten seconds and more if each were held against all.
+    assert process_time() - started < 5
     assert len(causes) == 10_000

@@ -97,8 +97,8 @@ def pci_address(odd: str, found: Object) -> Iterator[Cause]:
 
 
 def bus(where: str, odd: str, disk: Object) -> Iterator[Cause]:
-    kind = next((each for each in TARGETS if each in disk), "")
-    name = disk.get(kind, {}).get("bus", "")
+    kind = next((each for each in TARGETS if each in disk), None)
+    name = disk[kind].get("bus", "") if kind else ""
     if not name:
         return
     path = f"{where}.{kind}.bus"
