@@ -2,10 +2,13 @@
 
 import asyncio
 import hashlib
-from collections.abc import Iterable, Iterator
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 
+import orjson
 from temporalio import activity
 
 from activities.doors import AUDIENCES, Doors
@@ -13,14 +16,23 @@ from activities.errors import gave_up, refusals_are_final
 from activities.heartbeat import heartbeating
 from activities.tokens import Tokens
 from clusters.endpoints import Endpoints
-from virtflow.access.audit import AuditLog, AuditLogBehind, Decision, Observed
+from virtflow.access.audit import AuditLog, AuditLogBehindError, Decision, Observed
 from virtflow.access.judgement import judge
 from virtflow.access.matrix import Cell, cells, expected, find_target
 from virtflow.access.requests import request_at
 from virtflow.access.tables import Answer, tabulate
 from virtflow.kube import KubeClient, Object
-from virtflow.kube.resources import SUBJECT_ACCESS_REVIEWS
-from workflows.access_models import AccessMatrix, AccessOrder, Door, DoorAnswer, DoorRequest, Outcome
+from virtflow.kube.resources import SECRETS, SUBJECT_ACCESS_REVIEWS
+from workflows.access_models import (
+    AccessMatrix,
+    AccessOrder,
+    Door,
+    DoorAnswer,
+    DoorRequest,
+    LoggedReason,
+    Outcome,
+    SecretOrder,
+)
 from workflows.tenant_models import Tenant
 
 __all__ = ["Access"]
@@ -29,7 +41,9 @@ AT_ONCE = 8
 """Requests: enough to keep a small control plane busy, and few enough for it to answer each at once."""
 ROLE_LIMIT = timedelta(seconds=20)
 LOOK_EVERY = timedelta(milliseconds=50)
-AUDIT_LIMIT = timedelta(seconds=20)
+LOG_LIMIT = timedelta(seconds=20)
+LOOK_BACK = 32 * 1024 * 1024
+"""Bytes of the audit log in which a request of a moment ago is looked for."""
 
 
 class Access:
@@ -40,6 +54,7 @@ class Access:
         self._doors = doors
         self._tokens = tokens
         self._audit_log = endpoints.audit_log
+        self._access_log = endpoints.access_log
 
     @activity.defn
     async def try_everything(self, order: AccessOrder) -> AccessMatrix:
@@ -50,8 +65,28 @@ class Access:
                 await self._until_role_holds(actor, order.tenants)
             with closing(AuditLog(self._audit_log)) as log:
                 answers = await self._try_each(_tries(order, prefix))
-                decisions = await self._read_decisions(log, f"{prefix}-end", answers)
+                await self._mark(marker := f"{prefix}-end")
+                decisions = await self._read_until(log, marker, {answer.observed.cell.user for answer in answers})
         return tabulate(order, answers, decisions)
+
+    @activity.defn
+    async def create_secret(self, order: SecretOrder) -> None:
+        """A secret with something in it that is worth being kept."""
+        content = {"password": secrets.token_urlsafe(16)}
+        body = {"metadata": {"name": order.name, "labels": order.labels}, "stringData": content}
+        with refusals_are_final():
+            await self._kube.apply(SECRETS, body, order.namespace)
+
+    @activity.defn
+    async def read_logs(self, request_id: str) -> LoggedReason:
+        """What an operator finds of a request to the gateway that was made a moment ago."""
+        async with heartbeating():
+            record = await self._access_record(request_id)
+            with closing(AuditLog(self._audit_log, back=LOOK_BACK)) as log:
+                await self._mark(marker := _derived(request_id))
+                events = await self._read_until(log, marker, [request_id])
+        forwarded = sum(event.audit_id == request_id for event in events)
+        return LoggedReason(record["verdict"], record["reason"], forwarded)
 
     @activity.defn
     async def request(self, request: DoorRequest) -> DoorAnswer:
@@ -92,7 +127,7 @@ class Access:
         cell = of_role[-1]
         try:
             async with asyncio.timeout(ROLE_LIMIT.total_seconds()):
-                while not await self._is_allowed(cell):
+                while not await self._is_allowed(cell):  # noqa: ASYNC110 - it is another process that has to hear
                     await asyncio.sleep(LOOK_EVERY.total_seconds())
         except TimeoutError:
             raise gave_up(
@@ -100,37 +135,55 @@ class Access:
                 f"{ROLE_LIMIT.total_seconds():.0f} s after the role was made: is its RoleBinding there?"
             ) from None
 
-    async def _is_allowed(self, cell: Cell, audit_id: str = "") -> bool:
-        resource = cell.target.resource
+    async def _is_allowed(self, cell: Cell) -> bool:
         attributes = {
             "namespace": cell.place,
             "verb": cell.verb,
-            "group": resource.group,
-            "resource": resource.plural,
+            "group": cell.target.resource.group,
+            "resource": cell.target.resource.plural,
             "subresource": cell.target.subresource,
         }
-        body: Object = {
-            "apiVersion": SUBJECT_ACCESS_REVIEWS.api_version,
-            "kind": SUBJECT_ACCESS_REVIEWS.kind,
-            "spec": {"user": cell.user, "resourceAttributes": attributes},
-        }
-        with refusals_are_final():
-            answer = await self._kube.request(
-                "POST",
-                SUBJECT_ACCESS_REVIEWS.path(),
-                body=body,
-                headers={"Audit-ID": audit_id} if audit_id else {},
-            )
+        answer = await self._review({"user": cell.user, "resourceAttributes": attributes})
         return bool(answer["status"]["allowed"])
 
-    async def _read_decisions(self, log: AuditLog, marker: str, answers: list[Answer]) -> list[Decision]:
-        """All that is in the log of what these users asked before now."""
-        users = {answer.observed.cell.user for answer in answers}
-        await self._is_allowed(answers[0].observed.cell, marker)
+    async def _mark(self, audit_id: str) -> None:
+        """Make a request that is in the audit log under this id: what is there before it, was asked before it."""
+        attributes = {"path": "/", "verb": "get"}
+        await self._review({"user": "nobody", "nonResourceAttributes": attributes}, {"Audit-ID": audit_id})
+
+    async def _review(self, spec: Object, headers: Mapping[str, str] | None = None) -> Object:
+        review = SUBJECT_ACCESS_REVIEWS
+        body = {"apiVersion": review.api_version, "kind": review.kind, "spec": spec}
+        with refusals_are_final():
+            return await self._kube.request("POST", review.path(), body=body, headers=headers)
+
+    async def _read_until(self, log: AuditLog, marker: str, words: Iterable[str]) -> list[Decision]:
         try:
-            return await log.read_until(marker, users, AUDIT_LIMIT)
-        except AuditLogBehind as error:
+            return await log.read_until(marker, words, LOG_LIMIT)
+        except AuditLogBehindError as error:
             raise gave_up(str(error)) from None
+
+    async def _access_record(self, request_id: str) -> Object:
+        """The gateway writes it when the request is over, which its caller may know before."""
+        try:
+            async with asyncio.timeout(LOG_LIMIT.total_seconds()):
+                while True:
+                    record = await asyncio.to_thread(_find_record, self._access_log, request_id)
+                    if record is not None:
+                        return record
+                    await asyncio.sleep(LOOK_EVERY.total_seconds())
+        except TimeoutError:
+            raise gave_up(f"Request {request_id} is not in the gateway's access log {self._access_log}.") from None
+
+
+def _find_record(log: Path, request_id: str) -> Object | None:
+    with log.open("rb") as lines:
+        for line in lines:
+            if request_id.encode() in line and line.endswith(b"\n"):
+                record: Object = orjson.loads(line)
+                if record["request_id"] == request_id:
+                    return record
+    return None
 
 
 def _tries(order: AccessOrder, prefix: str) -> Iterator[tuple[str, Cell, Door]]:
@@ -141,6 +194,6 @@ def _tries(order: AccessOrder, prefix: str) -> Iterator[tuple[str, Cell, Door]]:
 
 
 def _derived(what: str) -> str:
-    """An id that is the same in every try of this activity: the logs have each request once or more, and all alike."""
+    """The same in every try of this activity: what is in the logs more than once is the same request."""
     info = activity.info()
     return hashlib.sha256(f"{info.workflow_run_id} {info.activity_id} {what}".encode()).hexdigest()[:24]

@@ -11,12 +11,15 @@ import aiohttp
 import uvloop
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from activities.access import Access
 from activities.autoscaling import Autoscaling
+from activities.doors import Doors
 from activities.evidence import Evidence
 from activities.gateway import Gateway
 from activities.heartbeat import HEARTBEAT_EVERY
 from activities.load import Load
 from activities.tenants import Tenants
+from activities.tokens import Tokens
 from activities.virtual_machines import VirtualMachines
 from clusters.endpoints import Endpoints
 from virtflow.kube import Informer, KubeClient
@@ -53,7 +56,9 @@ async def run(endpoints_file: Path) -> None:
         for informer in informers.values():
             await stack.enter_async_context(informer.running())
         tenants = Tenants(kube, informers[NAMESPACES], informers[SERVICE_ACCOUNTS])
-        gateway = Gateway(kube, http, endpoints)
+        tokens = Tokens(kube)
+        gateway = Gateway(kube, http, endpoints, tokens)
+        access = Access(kube, Doors(kube, http, endpoints), tokens, endpoints)
         machines = VirtualMachines(kube, informers[VMS], informers[VMIS])
         autoscaling = Autoscaling(kube, informers[VMIRS], informers[HPAS])
         load = Load(endpoints, endpoints_file.parent / "load")
@@ -70,6 +75,11 @@ async def run(endpoints_file: Path) -> None:
                 tenants.create_tenant,
                 tenants.delete_tenant,
                 gateway.send,
+                gateway.withdraw_token,
+                access.try_everything,
+                access.request,
+                access.create_secret,
+                access.read_logs,
                 machines.await_running,
                 machines.list_names,
                 autoscaling.create_replica_set,

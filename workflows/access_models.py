@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
-from workflows.models import Bearer, GatewayAnswer
+from workflows.models import GatewayAnswer
 from workflows.tenant_models import Tenant
 
 __all__ = [
@@ -23,6 +23,8 @@ __all__ = [
     "Hole",
     "LoggedReason",
     "Outcome",
+    "SecretOrder",
+    "Withdrawal",
     "WithdrawnToken",
     "WithdrawnTokenOrder",
 ]
@@ -133,6 +135,15 @@ class AccessMatrix:
 
 
 @dataclass(frozen=True)
+class SecretOrder:
+    """A secret for a tenant to have. Its contents are drawn where it is made, and told to nobody."""
+
+    namespace: str
+    name: str
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True)
 class DoorRequest:
     """One request of a tenant's first user at a door. `place` is a namespace, or empty for the whole cluster."""
 
@@ -157,13 +168,20 @@ class DoorAnswer:
     request_id: str
 
 
+class Withdrawal(StrEnum):
+    """What the platform deletes to make a token worthless."""
+
+    ACCOUNT = "service account"
+    SECRET = "secret"
+    """To which the token was bound when it was made."""
+
+
 @dataclass(frozen=True)
 class WithdrawnTokenOrder:
     """A token of the tenant's first user that works, is withdrawn, and must be refused within the time."""
 
     tenant: Tenant
-    bearer: Bearer
-    """`DELETED_ACCOUNT` or `REVOKED`."""
+    withdrawal: Withdrawal
     within: timedelta
 
 
@@ -178,9 +196,9 @@ class WithdrawnToken:
 
 @dataclass(frozen=True)
 class LoggedReason:
-    """What the operator finds of a request: the gateway's verdict and reason, and what the kube-apiserver heard of it."""
+    """What the operator finds of a request: the gateway's verdict and reason, and what went on from there."""
 
     verdict: str
     reason: str
     forwarded: int
-    """Requests that reached the kube-apiserver under the same id, not counting the gateway's own reviews."""
+    """Requests that reached the kube-apiserver under the same id, the gateway's own reviews not counted."""

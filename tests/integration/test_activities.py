@@ -16,6 +16,7 @@ from temporalio.testing import ActivityEnvironment
 from activities.evidence import Evidence
 from activities.gateway import Gateway
 from activities.tenants import Tenants
+from activities.tokens import Tokens
 from activities.virtual_machines import VirtualMachines
 from clusters.endpoints import Endpoints
 from virtflow.kube import Informer, KubeClient, KubeError
@@ -57,7 +58,7 @@ async def activities(endpoints: Endpoints) -> AsyncIterator[Activities]:
         yield Activities(
             kube,
             Tenants(kube, namespaces, accounts),
-            Gateway(kube, http, endpoints),
+            Gateway(kube, http, endpoints, Tokens(kube)),
             VirtualMachines(kube, vms, vmis),
             Evidence(kube, records),
         )

@@ -19,7 +19,7 @@ from virtflow.access.matrix import WRITES, Cell
 from virtflow.kube.resources import Object
 from workflows.access_models import AuditEvidence, Door, Outcome
 
-__all__ = ["AuditLog", "AuditLogBehind", "Decision", "Observed", "weigh"]
+__all__ = ["AuditLog", "AuditLogBehindError", "Decision", "Observed", "weigh"]
 
 LOOK_EVERY = timedelta(milliseconds=50)
 SLICE = 100
@@ -28,7 +28,7 @@ NAMED = 20
 """Contradictions and strays that are named, of each."""
 
 
-class AuditLogBehind(Exception):
+class AuditLogBehindError(Exception):
     """What must be in the log is not there in time."""
 
 
@@ -78,27 +78,30 @@ class Observed:
 
 
 class AuditLog:
-    """Follows the log from its end at the time of making. Close it after use."""
+    """Follows the log from its end at the time of making, or from some bytes before. Close it after use."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, back: int = 0) -> None:
         self._path = path
         self._file: BinaryIO = path.open("rb")
-        self._file.seek(0, 2)
+        end = self._file.seek(0, os.SEEK_END)
+        if back:
+            self._file.seek(max(end - back, 0))
+            self._file.readline()
         self._begun = b""
 
     def close(self) -> None:
         self._file.close()
 
-    async def read_until(self, marker: str, users: Iterable[str], within: timedelta) -> list[Decision]:
-        """The events of these users up to the one with the audit id `marker`. Raises AuditLogBehind."""
-        wanted = [user.encode() for user in users]
+    async def read_until(self, marker: str, words: Iterable[str], within: timedelta) -> list[Decision]:
+        """The events with one of these words up to the one with the audit id `marker`. Raises AuditLogBehindError."""
+        wanted = [word.encode() for word in words]
         end, found = marker.encode(), []
         try:
             async with asyncio.timeout(within.total_seconds()):
                 while True:
                     count = 0
                     while line := self._next_line():
-                        if any(user in line for user in wanted):
+                        if any(word in line for word in wanted):
                             found.append(Decision.of(orjson.loads(line)))
                         if end in line:
                             return found
@@ -107,8 +110,8 @@ class AuditLog:
                             await asyncio.sleep(0)
                     await asyncio.sleep(LOOK_EVERY.total_seconds())
         except TimeoutError:
-            raise AuditLogBehind(
-                f"{self._path}: a request of our own is not in the audit log {within.total_seconds():.0f} s after its "
+            raise AuditLogBehindError(
+                f"{self._path}: a request of our own is not in this log {within.total_seconds():.0f} s after its "
                 "answer, so nothing can be said of what was asked before it. Does this cluster's audit policy log "
                 "writes, and is this its kube-apiserver's log?"
             ) from None

@@ -1,4 +1,4 @@
-"""What a Role allows: RBAC's own rules, said once more, so that a cluster's answers have something to be held against.
+"""What a Role allows: RBAC's own rules said once more, for a cluster's answers to be held against.
 
 A role holds in its own namespace. That is for the caller to know: nothing here has a namespace.
 """
@@ -13,7 +13,7 @@ ANY = "*"
 
 
 def allows(role: Iterable[PolicyRule], group: str, resource: str, verb: str) -> bool:
-    """Whether one of the rules allows the verb on the resource, a plural or `plural/subresource`, of the API group."""
+    """Whether a rule allows the verb on the resource, a plural or `plural/subresource`, of the API group."""
     return any(
         _covers(rule.verbs, verb) and _covers(rule.api_groups, group) and _covers_resource(rule.resources, resource)
         for rule in role
@@ -27,4 +27,4 @@ def _covers(named: Iterable[str], wanted: str) -> bool:
 def _covers_resource(named: Iterable[str], wanted: str) -> bool:
     # `pods` says nothing of its subresources, and `pods/*` is no wildcard: a whole resource has one, or all do.
     _, slash, subresource = wanted.partition("/")
-    return _covers(named, wanted) or bool(slash) and f"{ANY}/{subresource}" in named
+    return _covers(named, wanted) or (bool(slash) and f"{ANY}/{subresource}" in named)

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from virtflow.access.audit import Observed, weigh
-from virtflow.access.audit import Decision
+from virtflow.access.audit import Decision, Observed, weigh
 from virtflow.access.matrix import VERBS, Cell, expected, place_name
 from workflows.access_models import (
     AccessMatrix,
@@ -19,9 +18,9 @@ from workflows.access_models import (
     Outcome,
 )
 
-__all__ = ["MARKS", "NO_REQUEST", "HOLE", "Answer", "tabulate"]
+__all__ = ["HOLE", "MARKS", "NO_REQUEST", "Answer", "tabulate"]
 
-MARKS = {Outcome.ALLOWED: "✓", Outcome.DENIED: "·", Outcome.NOT_OFFERED: "–"}
+MARKS = {Outcome.ALLOWED: "✓", Outcome.DENIED: "·", Outcome.NOT_OFFERED: "\N{EN DASH}"}
 HOLE, NO_REQUEST = "✗", " "
 HOLES_NAMED = 100
 """Of all: a cluster that is open has as many as cells, and a history holds them."""
