@@ -317,11 +317,16 @@ async def test_the_access_log_says_who_what_and_why_but_not_the_token(gateway: S
     assert 0 < line.pop("latency_ms") < 10_000
     assert line == {
         "request_id": response.headers["x-request-id"],
+        "method": "",
         "user": TENANT,
         "tenant": "tenant-a",
         "namespace": "tenant-a",
         "verb": "create",
+        "resource": "",
+        "subresource": "",
         "name": "test-vm",
+        "token_review": "",
+        "access_review": "",
         "code": 200,
         "verdict": "allowed",
         "reason": "RBAC: as the test wants",
