@@ -110,7 +110,7 @@ class Gateway:
         record.name = name[:MAX_NAME]
         refuse_forged(request.headers, record.request_id)
 
-        who = await self._reviewer.authenticate(bearer_token(request.headers), record.request_id)
+        who = await self._reviewer.authenticate(bearer_token(request.headers), record)
         record.user, record.tenant = who.user, who.tenant
 
         if name and not NAME.fullmatch(name):
@@ -123,7 +123,7 @@ class Gateway:
         record.name = name or str(metadata.get("name", ""))[:MAX_NAME]
         namespace = record.namespace = namespace_of(metadata, query.pop("namespace", None), who.tenant)
 
-        record.reason = await self._reviewer.authorize(who, verb, namespace, name, record.request_id)
+        record.reason = await self._reviewer.authorize(who, verb, namespace, name, record)
         record.allowed = True
         answer = await self._kube.send(
             request.method,

@@ -1,7 +1,7 @@
-"""Who holds a token, and may they: the two questions the gateway asks the kube-apiserver for each request.
+"""Who holds a token, and may they: the two questions the gateway asks the kube-apiserver, if it has no answer yet.
 
-Nothing is remembered between requests. The kube-apiserver itself keeps a review of a good token for 10 s; a
-second memory here would only make a deleted account live longer.
+A good answer serves the requests of ten seconds (`cache.py` says what that costs). Each request notes in its record
+whose reviews it used, its own or an earlier one's.
 
 The token must have been made for the gateway (its audience), so that one sent here is worth nothing at the
 kube-apiserver itself and one stolen there is worth nothing here. The tenant is the namespace of the service
@@ -11,12 +11,20 @@ Each question carries an Audit-ID made of the request id, so that the three audi
 be told apart and found together.
 """
 
+import base64
+import hashlib
 import re
 from dataclasses import dataclass, field
 from datetime import timedelta
+from math import inf
 from typing import Any
 
+import orjson
+
+from clusters.gateway.access_log import Record
+from clusters.gateway.cache import Review, ReviewCache
 from clusters.gateway.install import NAMESPACE, TENANT_ROLE
+from clusters.gateway.limits import STRANGERS, Rooms
 from clusters.gateway.status import StatusError
 from virtflow.kube import KubeClient, Object, Resource, Response
 from virtflow.kube.resources import SERVICE_ACCOUNTS, SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS, VMS
@@ -51,6 +59,10 @@ class Identity:
     uid: str = ""
     groups: list[str] = field(default_factory=list)
     extra: dict[str, list[str]] = field(default_factory=dict)
+    digest: bytes = b""
+    """SHA-256 of the token."""
+    expires: float = inf
+    """The end of the token, in seconds since 1970."""
 
 
 class Reviewer:
@@ -59,22 +71,25 @@ class Reviewer:
     def __init__(self, kube: KubeClient, timeout: timedelta) -> None:
         self._kube = kube
         self._timeout = timeout
+        self._identities: ReviewCache[Identity] = ReviewCache()
+        self._accesses: ReviewCache[str] = ReviewCache()
+        self._strangers = Rooms(STRANGERS, "checks of tokens that were not seen here before")
 
-    async def authenticate(self, token: str, request_id: str) -> Identity:
+    async def authenticate(self, token: str, record: Record) -> Identity:
         """The service account that holds this token."""
-        spec = {"token": token, "audiences": [AUDIENCE]}
-        review = await self._ask(TOKEN_REVIEWS, spec, request_id + TOKEN_REVIEW_SUFFIX)
-        # A server that knows nothing of audiences answers without them, and would accept any token.
-        if not review.get("authenticated") or AUDIENCE not in review.get("audiences", []):
-            raise unauthenticated(review.get("error") or f"the token is not for audience {AUDIENCE}")
-        user: dict[str, Any] = review["user"]
-        name: str = user["username"]
-        account = SERVICE_ACCOUNT.fullmatch(name)
-        if account is None:
-            raise StatusError(403, f'User "{name}" is not a service account, so it belongs to no tenant.')
-        return Identity(name, account[1], user.get("uid", ""), user.get("groups", []), user.get("extra", {}))
+        digest = hashlib.sha256(token.encode()).digest()
 
-    async def authorize(self, identity: Identity, verb: str, namespace: str, name: str, request_id: str) -> str:
+        async def ask() -> Review[Identity]:
+            if self._identities.knows(digest):
+                return await self._review_token(token, digest, record)
+            with self._strangers.place(""):
+                return await self._review_token(token, digest, record)
+
+        review = await self._identities.get(digest, ask)
+        record.token_review = review.audit_id
+        return review.answer
+
+    async def authorize(self, identity: Identity, verb: str, namespace: str, name: str, record: Record) -> str:
         """Return why it is allowed, in the authorizer's words; refuse as the kube-apiserver would."""
         attributes = {
             "namespace": namespace,
@@ -91,11 +106,35 @@ class Reviewer:
             "extra": identity.extra,
             "resourceAttributes": attributes,
         }
-        review = await self._ask(SUBJECT_ACCESS_REVIEWS, spec, request_id + ACCESS_REVIEW_SUFFIX)
-        reason: str = review.get("reason", "")
-        if not review.get("allowed"):
-            raise forbidden(identity.user, verb, namespace, name, reason)
-        return reason
+
+        async def ask() -> Review[str]:
+            record.access_review = record.request_id + ACCESS_REVIEW_SUFFIX
+            status = await self._ask(SUBJECT_ACCESS_REVIEWS, spec, record.access_review)
+            reason: str = status.get("reason", "")
+            if not status.get("allowed"):
+                raise forbidden(identity.user, verb, namespace, name, reason)
+            return Review(reason, record.access_review, identity.expires)
+
+        # The whole of the question, so that no two of them can have one answer.
+        digest = hashlib.sha256(identity.digest + orjson.dumps(spec, option=orjson.OPT_SORT_KEYS)).digest()
+        review = await self._accesses.get(digest, ask)
+        record.access_review = review.audit_id
+        return review.answer
+
+    async def _review_token(self, token: str, digest: bytes, record: Record) -> Review[Identity]:
+        record.token_review = record.request_id + TOKEN_REVIEW_SUFFIX
+        status = await self._ask(TOKEN_REVIEWS, {"token": token, "audiences": [AUDIENCE]}, record.token_review)
+        # A server that knows nothing of audiences answers without them, and would accept any token.
+        if not status.get("authenticated") or AUDIENCE not in status.get("audiences", []):
+            raise unauthenticated(status.get("error") or f"the token is not for audience {AUDIENCE}")
+        user: dict[str, Any] = status["user"]
+        name: str = user["username"]
+        account = SERVICE_ACCOUNT.fullmatch(name)
+        if account is None:
+            raise StatusError(403, f'User "{name}" is not a service account, so it belongs to no tenant.')
+        uid, groups, extra = user.get("uid", ""), user.get("groups", []), user.get("extra", {})
+        expires = expiry_of(token)
+        return Review(Identity(name, account[1], uid, groups, extra, digest, expires), record.token_review, expires)
 
     async def _ask(self, review: Resource, spec: Object, audit_id: str) -> Object:
         body = {"apiVersion": review.api_version, "kind": review.kind, "spec": spec}
@@ -111,6 +150,18 @@ class Reviewer:
             )
         result: Object = answer.body["status"]
         return result
+
+
+def expiry_of(token: str) -> float:
+    """The `exp` of a token that was found good, in seconds since 1970; endless if it has none.
+
+    Nothing is believed that was not checked: who checked the token has checked this claim with it.
+    """
+    try:
+        claims = orjson.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+        return float(claims["exp"])
+    except (IndexError, KeyError, TypeError, ValueError):
+        return inf
 
 
 def unauthenticated(why: str) -> StatusError:
