@@ -1,4 +1,4 @@
-"""How the gateway answers: always JSON, and a Status where it says no. Why it did is noted in the request's record."""
+"""How the gateway answers: always JSON, a Status where it says no. Why it did is noted in the request's record."""
 
 import json
 from collections.abc import Mapping
