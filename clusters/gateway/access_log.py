@@ -12,7 +12,7 @@ from typing import Literal
 
 __all__ = ["AccessLog", "Record"]
 
-Verdict = Literal["allowed", "denied", "unauthenticated", "bad request", "unavailable"]
+Verdict = Literal["allowed", "denied", "unauthenticated", "too many", "bad request", "unavailable"]
 
 
 @dataclass
@@ -20,11 +20,18 @@ class Record:
     """What is known of a request so far. Empty strings stand for what it did not get far enough to tell."""
 
     request_id: str
+    method: str = ""
     user: str = ""
     tenant: str = ""
     namespace: str = ""
     verb: str = ""
+    resource: str = ""
+    subresource: str = ""
     name: str = ""
+    token_review: str = ""
+    """Audit-ID of the TokenReview that says who it is: this request's own, or an earlier one's."""
+    access_review: str = ""
+    """Audit-ID of the SubjectAccessReview that was used, likewise."""
     code: int = 500
     allowed: bool = False
     reason: str = ""
@@ -37,6 +44,8 @@ class Record:
             return "unauthenticated"
         if self.code == 403:
             return "denied"
+        if self.code == 429:
+            return "too many"
         return "unavailable" if self.code >= 500 else "bad request"
 
 
