@@ -86,7 +86,8 @@ class Access:
                 await self._mark(marker := _derived(request_id))
                 events = await self._read_until(log, marker, [request_id])
         forwarded = sum(event.audit_id == request_id for event in events)
-        return LoggedReason(record["verdict"], record["reason"], forwarded)
+        heard = [f"{event.user} {event.verb} {event.resource}" for event in events]
+        return LoggedReason(record["verdict"], record["reason"], forwarded, heard)
 
     @activity.defn
     async def request(self, request: DoorRequest) -> DoorAnswer:

@@ -202,3 +202,5 @@ class LoggedReason:
     reason: str
     forwarded: int
     """Requests that reached the kube-apiserver under the same id, the gateway's own reviews not counted."""
+    heard: list[str]
+    """All that the kube-apiserver has heard of it, reviews too: who asked, and for what."""

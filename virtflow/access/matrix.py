@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from virtflow.access.role import allows
-from virtflow.kube.resources import HPAS, PODS, SECRETS, VM_SUBRESOURCES, VMIRS, VMIS, VMS, Resource
+from virtflow.kube.resources import HPAS, PODS, SECRETS, VM_ACTIONS, VMIRS, VMIS, VMS, Resource
 from workflows.access_models import Door, Outcome
 from workflows.tenant_models import Tenant
 
@@ -45,7 +45,7 @@ class Target:
 
 TARGETS = (
     Target(VMS),
-    *(Target(VM_SUBRESOURCES, action) for action in ("start", "stop", "restart")),
+    *(Target(VM_ACTIONS, action) for action in ("start", "stop", "restart")),
     *(Target(resource) for resource in (VMIS, VMIRS, HPAS, SECRETS, PODS)),
 )
 
