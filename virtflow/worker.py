@@ -23,7 +23,7 @@ from activities.tokens import Tokens
 from activities.virtual_machines import VirtualMachines
 from clusters.endpoints import Endpoints
 from virtflow.kube import Informer, KubeClient
-from virtflow.kube.resources import HPAS, NAMESPACES, SERVICE_ACCOUNTS, VMIRS, VMIS, VMS
+from virtflow.kube.resources import HPAS, NAMESPACES, RESOURCE_QUOTAS, SERVICE_ACCOUNTS, VMIRS, VMIS, VMS
 from virtflow.sequence.records import Records
 from virtflow.temporal import TASK_QUEUE, connect
 from workflows.autoscale import AutoscaleUnderLoad
@@ -34,7 +34,7 @@ from workflows.tenant_journey import TenantJourney
 __all__ = ["WORKFLOWS", "main"]
 
 WORKFLOWS = [AutoscaleUnderLoad, CreateVirtualMachine, Scenario, TenantJourney]
-WATCHED = (NAMESPACES, SERVICE_ACCOUNTS, VMS, VMIS, VMIRS, HPAS)
+WATCHED = (NAMESPACES, SERVICE_ACCOUNTS, RESOURCE_QUOTAS, VMS, VMIS, VMIRS, HPAS)
 
 MAX_ACTIVITIES = 2000
 """A wait holds its slot for as long as it takes, and costs no more than an event in memory: with the default of 100,
@@ -55,7 +55,7 @@ async def run(endpoints_file: Path) -> None:
         informers = {resource: Informer(kube, resource) for resource in WATCHED}
         for informer in informers.values():
             await stack.enter_async_context(informer.running())
-        tenants = Tenants(kube, informers[NAMESPACES], informers[SERVICE_ACCOUNTS])
+        tenants = Tenants(kube, informers[NAMESPACES], informers[SERVICE_ACCOUNTS], informers[RESOURCE_QUOTAS])
         tokens = Tokens(kube)
         gateway = Gateway(kube, http, endpoints, tokens)
         access = Access(kube, Doors(kube, http, endpoints), tokens, endpoints)

@@ -1,4 +1,4 @@
-"""Steps about who may do what where: the whole matrix, single requests at a door, and tokens that must open nothing."""
+"""Steps about who may do what where: the whole matrix, single requests at a door, tokens that must open nothing."""
 
 from collections.abc import Callable, Iterable
 from datetime import timedelta
@@ -68,6 +68,16 @@ def phrase(text: str) -> parsers.parse:
 @given(phrase('"{tenant:Name}" has the secret "{name:Name}"'))
 def a_secret(session: "Session", world: World, tenant: str, name: str) -> None:
     session.ask(Scenario.create_secret, SecretOrder(world.tenant(tenant).namespace, name, session.labels))
+
+
+@given(phrase('the tenant "{name:Name}" of "{file:Name}"'))
+def a_tenant_of_file(session: "Session", world: World, name: str, file: str) -> None:
+    from pathlib import Path
+    from virtflow.tenant_files import load_tenant
+    from workflows.tenant_models import TenantOrder
+    spec = load_tenant(Path(__file__).parents[2] / "features" / "tenants" / file).spec
+    order = TenantOrder(name, session.namespace_of(name), session.labels, spec)
+    world.tenants[name] = session.ask(Scenario.create_tenant, order)
 
 
 # The matrix
