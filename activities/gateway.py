@@ -6,6 +6,7 @@ import json
 import ssl
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from datetime import timedelta
 
 import aiohttp
@@ -19,7 +20,7 @@ from activities.heartbeat import heartbeating
 from activities.tokens import LIFETIME, Tokens
 from clusters.endpoints import Endpoints
 from clusters.gateway import AUDIENCE
-from virtflow.kube import NO_ANSWER, KubeClient, Object, describe
+from virtflow.kube import NO_ANSWER, KubeClient, describe
 from virtflow.kube.resources import SECRETS, SERVICE_ACCOUNTS
 from workflows.access_models import Withdrawal, WithdrawnToken, WithdrawnTokenOrder
 from workflows.models import GatewayAnswer, GatewayRequest, Verb
@@ -71,7 +72,7 @@ class Gateway:
 
     @activity.defn
     async def withdraw_token(self, order: WithdrawnTokenOrder) -> WithdrawnToken:
-        """Mint a token that works, delete what it depends on, and use it until it is refused or the time is over.
+        """Mint a token that works, delete what it depends on, and use it until it is refused, or the time is over.
 
         A retry makes again what the first try deleted.
         """
@@ -82,13 +83,13 @@ class Gateway:
             worked = await self._exchange("GET", "/virtualmachines", headers, None)
             with refusals_are_final():
                 await self._withdraw(order.tenant, order.withdrawal)
-            began = time.monotonic()
+            began, let_in_for = time.monotonic(), timedelta()
             while True:
-                answer = await self._exchange("GET", "/virtualmachines", headers, None)
-                after = timedelta(seconds=time.monotonic() - began)
-                if answer.code == 401 or after > order.within:
-                    refusal = GatewayAnswer(answer.code, _refusal(answer), [], answer.request_id)
-                    return WithdrawnToken(worked.code, refusal, after)
+                sent = timedelta(seconds=time.monotonic() - began)
+                last = await self._exchange("GET", "/virtualmachines", headers, None)
+                if last.code == 401 or sent > order.watched_for:
+                    return WithdrawnToken(worked.code, _without_content(last), let_in_for)
+                let_in_for = sent
                 await asyncio.sleep(LOOK_EVERY.total_seconds())
 
     async def _withdrawable(self, tenant: Tenant, withdrawal: Withdrawal) -> str:
@@ -146,9 +147,9 @@ def derived_request_id() -> str:
     return hashlib.sha256(f"{info.workflow_run_id} {info.activity_id}".encode()).hexdigest()[:32]
 
 
-def _refusal(answer: GatewayAnswer) -> Object:
+def _without_content(answer: GatewayAnswer) -> GatewayAnswer:
     """What a refusal says; a list of machines is nobody's business here."""
-    return answer.body if answer.code >= 400 else {}
+    return answer if answer.code >= 400 else replace(answer, body={})
 
 
 def _labelled(request: GatewayRequest) -> str:

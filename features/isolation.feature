@@ -14,57 +14,56 @@ Feature: Tenants cannot reach each other
     And the kube-apiserver's own log says the same of each request
     And no tenant has written anything outside its own namespace
 
-  Scenario Outline: A tenant of <role> can do no more than it says
+  Scenario Outline: The role <role> gives what it says, and no more
     Given the tenant "tenant-a" of "<role>"
     And the tenant "neighbour"
     When every tenant tries every request, in every namespace and in the whole cluster, at both doors
     Then each of them can do what its role says, and nothing else
-    And "tenant-a" can "<machines>" its virtualmachines
-    And "tenant-a" can "<start>" its virtualmachines/start
-    And "tenant-a" can "<replicasets>" its virtualmachineinstancereplicasets
-    And "tenant-a" can "nothing" its secrets
+    And "tenant-a" can "<machines>" its own virtual machines
+    And "tenant-a" can "<replica sets>" its own replica sets
+    And "tenant-a" can "nothing" its own secrets
 
     Examples:
-      | role                 | machines                  | start   | replicasets      |
-      | operator.yaml        | get, list, create, update | nothing | nothing          |
-      | machine-starter.yaml | get, list, create, update | update  | nothing          |
-      | viewer.yaml          | get, list, watch          | nothing | get, list, watch |
-      | newcomer.yaml        | nothing                   | nothing | nothing          |
+      | role                 | machines                                        | replica sets     |
+      | operator.yaml        | get, list, create, update                       | nothing          |
+      | machine-starter.yaml | get, list, create, update, start, stop, restart | nothing          |
+      | viewer.yaml          | get, list, watch                                | get, list, watch |
+      | newcomer.yaml        | nothing                                         | nothing          |
 
-  Scenario Outline: A tenant cannot <verb> the <resource> of another at the <door>
+  Scenario Outline: A tenant cannot <act> of another, at the <door>
     Given the tenant "tenant-a" of "machine-starter.yaml"
     And the tenant "tenant-b"
     And "tenant-b" has the running virtual machine of "test-vm.yaml"
     And "tenant-b" has the secret "password"
-    When "tenant-a" tries to <verb> the <resource> "<name>" of "tenant-b" at the <door>
+    When "tenant-a" tries to <act> "<name>" of "tenant-b" at the <door>
     Then it is refused with 403 "Forbidden"
 
     Examples:
-      | verb   | resource              | name     | door           |
-      | get    | secrets               | password | gateway        |
-      | get    | secrets               | password | kube-apiserver |
-      | get    | virtualmachines       | test-vm  | gateway        |
-      | get    | virtualmachines       | test-vm  | kube-apiserver |
-      | update | virtualmachines/stop  | test-vm  | gateway        |
-      | update | virtualmachines/stop  | test-vm  | kube-apiserver |
+      | act                      | name     | door           |
+      | read the secret          | password | gateway        |
+      | read the secret          | password | kube-apiserver |
+      | read the virtual machine | test-vm  | gateway        |
+      | read the virtual machine | test-vm  | kube-apiserver |
+      | stop the virtual machine | test-vm  | gateway        |
+      | stop the virtual machine | test-vm  | kube-apiserver |
 
-  Scenario Outline: The <resource> of the whole cluster are not listed at the <door>
+  Scenario Outline: All <kind> of the cluster are listed for no tenant, at the <door>
     Given the tenant "tenant-a" of "viewer.yaml"
-    When "tenant-a" tries to list the <resource> of the whole cluster at the <door>
+    When "tenant-a" tries to list all <kind> of the cluster at the <door>
     Then it is refused with 403 "Forbidden"
 
     Examples:
-      | resource        | door           |
-      | virtualmachines | gateway        |
-      | virtualmachines | kube-apiserver |
-      | secrets         | gateway        |
-      | secrets         | kube-apiserver |
+      | kind             | door           |
+      | virtual machines | gateway        |
+      | virtual machines | kube-apiserver |
+      | secrets          | gateway        |
+      | secrets          | kube-apiserver |
 
   Scenario Outline: A token for the <audience> is worthless at the <door>
     Given the tenant "tenant-a"
-    When "tenant-a" lists its virtualmachines at the <audience> with its token for the <audience>
+    When "tenant-a" lists its own virtual machines at the <audience> with its token for the <audience>
     Then it is let in
-    When "tenant-a" lists its virtualmachines at the <door> with its token for the <audience>
+    When "tenant-a" lists its own virtual machines at the <door> with its token for the <audience>
     Then it is refused with 401 "Unauthorized"
 
     Examples:
@@ -80,20 +79,21 @@ Feature: Tenants cannot reach each other
     And the gateway's log says why: "<why>"
 
     Examples:
-      | token                       | why                                       |
-      | missing                     | there is no bearer token                  |
-      | malformed                   | there is no bearer token                  |
-      | made up                     | invalid bearer token                      |
-      | made for the kube-apiserver | is invalid for the target audiences       |
-      | signed with another key     | error in cryptographic primitive          |
-      | unsigned                    | invalid bearer token                      |
-      | expired                     | invalid bearer token                      |
-      | not valid yet               | invalid bearer token                      |
+      | token                       | why                                 |
+      | missing                     | there is no bearer token            |
+      | malformed                   | there is no bearer token            |
+      | made up                     | invalid bearer token                |
+      | made for the kube-apiserver | is invalid for the target audiences |
+      | signed with another key     | error in cryptographic primitive    |
+      | unsigned                    | invalid bearer token                |
+      | expired                     | invalid bearer token                |
+      | not valid yet               | invalid bearer token                |
 
-  Scenario Outline: A token is worthless soon after its <what> is deleted
+  Scenario Outline: A token is worthless soon after the <what> is deleted that it depends on
     Given the tenant "tenant-a"
-    When the platform deletes the <what> of a token that "tenant-a" uses, and it is refused within 20 seconds
-    Then the gateway answers 401 "Unauthorized"
+    When the platform deletes the <what> that a token of "tenant-a" depends on
+    Then the token, which worked before, is refused within 20 seconds
+    And the gateway answers 401 "Unauthorized"
     And the answer says no more than that
     And the gateway's log says why: "<why>"
 

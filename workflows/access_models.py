@@ -178,20 +178,21 @@ class Withdrawal(StrEnum):
 
 @dataclass(frozen=True)
 class WithdrawnTokenOrder:
-    """A token of the tenant's first user that works, is withdrawn, and must be refused within the time."""
+    """A token of the tenant's first user that works, is withdrawn, and is then used for so long at most."""
 
     tenant: Tenant
     withdrawal: Withdrawal
-    within: timedelta
+    watched_for: timedelta
 
 
 @dataclass(frozen=True)
 class WithdrawnToken:
-    """`worked` is the answer before it was withdrawn; `refused` the last one, `after` that long."""
+    """`worked` is the code before it was withdrawn; `last` a refusal, unless it was let in throughout."""
 
     worked: int
-    refused: GatewayAnswer
-    after: timedelta
+    last: GatewayAnswer
+    let_in_for: timedelta
+    """From its withdrawal until the last request was sent that was let in."""
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,7 @@ class Scenario:
     async def withdraw_token(self, order: WithdrawnTokenOrder) -> WithdrawnToken:
         with self._step():
             return await workflow.execute_activity_method(
-                Gateway.withdraw_token, order, **waiting(order.within + ASKED_WITHIN)
+                Gateway.withdraw_token, order, **waiting(order.watched_for + ASKED_WITHIN)
             )
 
     @workflow.update

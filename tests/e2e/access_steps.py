@@ -3,14 +3,16 @@
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_bdd import given, parsers, then, when
 
 from tests.e2e.phrases import quoted_name
 from tests.e2e.steps import World
-from virtflow.access.matrix import OWN, TARGETS, VERBS, WHOLE_CLUSTER
+from virtflow.access.matrix import OWN, VERBS, WHOLE_CLUSTER
 from virtflow.access.tables import MARKS
+from virtflow.tenant_files import load_tenant
 from workflows.access_models import (
     AccessOrder,
     AccessTable,
@@ -23,12 +25,26 @@ from workflows.access_models import (
 )
 from workflows.models import Bearer, GatewayRequest, Verb
 from workflows.scenario import Scenario
+from workflows.tenant_models import TenantOrder
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Session
     from tests.e2e.report import Report
 
 HOLES_SHOWN = 20
+WATCHED_FOR = timedelta(seconds=60)
+KINDS = {
+    "virtual machines": "virtualmachines",
+    "replica sets": "virtualmachineinstancereplicasets",
+    "secrets": "secrets",
+    "pods": "pods",
+}
+ACTS = {
+    "read the secret": ("get", "secrets"),
+    "read the virtual machine": ("get", "virtualmachines"),
+    "stop the virtual machine": ("update", "virtualmachines/stop"),
+}
+"""The matrix' words for what people call otherwise."""
 LEGEND = (
     "In each cell the gateway's answer, then the kube-apiserver's: ✓ allowed, · denied, "
     "\N{EN DASH} not offered, ✗ a hole."
@@ -56,8 +72,8 @@ WORDS = {
     "Door": kind_of(Door),
     "Bearer": kind_of(Bearer),
     "Withdrawal": kind_of(Withdrawal),
-    "Verb": one_of(VERBS),
-    "Resource": one_of(str(target) for target in TARGETS),
+    "Act": one_of(ACTS),
+    "Kind": one_of(KINDS),
 }
 
 
@@ -72,9 +88,6 @@ def a_secret(session: "Session", world: World, tenant: str, name: str) -> None:
 
 @given(phrase('the tenant "{name:Name}" of "{file:Name}"'))
 def a_tenant_of_file(session: "Session", world: World, name: str, file: str) -> None:
-    from pathlib import Path
-    from virtflow.tenant_files import load_tenant
-    from workflows.tenant_models import TenantOrder
     spec = load_tenant(Path(__file__).parents[2] / "features" / "tenants" / file).spec
     order = TenantOrder(name, session.namespace_of(name), session.labels, spec)
     world.tenants[name] = session.ask(Scenario.create_tenant, order)
@@ -122,11 +135,24 @@ def no_strays(world: World) -> None:
     assert not strays, "The audit log has writes of tenants outside their namespaces:\n" + "\n".join(strays)
 
 
-@then(phrase('"{tenant:Name}" can "{verbs:Name}" its {resource:Resource}'))
-def can_do(world: World, tenant: str, verbs: str, resource: str) -> None:
-    can = allowed(world, tenant, resource, OWN)
-    wanted = [] if verbs == "nothing" else verbs.split(", ")
-    assert can == wanted, f"{tenant} can {', '.join(can) or 'do nothing with'} its {resource}."
+@then(phrase('"{tenant:Name}" can "{verbs:Name}" its own {kind:Kind}'))
+def can_do(world: World, tenant: str, verbs: str, kind: str) -> None:
+    marks = own_marks(world, tenant)
+    plural = KINDS[kind]
+    can = [verb for verb, mark in zip(VERBS, marks[plural], strict=True) if mark == MARKS[Outcome.ALLOWED]]
+    can += [
+        resource.removeprefix(f"{plural}/")
+        for resource in marks
+        if resource.startswith(f"{plural}/") and MARKS[Outcome.ALLOWED] in marks[resource]
+    ]
+    assert verbs == (", ".join(can) or "nothing"), f"{tenant} can {', '.join(can) or 'do nothing with'} its {kind}."
+
+
+def own_marks(world: World, tenant: str) -> dict[str, str]:
+    """What was observed at the kube-apiserver, which has all verbs, in the tenant's own namespace."""
+    tables = {table.tenant: table for table in world.last_matrix().tables}
+    assert tenant in tables, f"{tenant} has tried nothing."
+    return {row.resource: row.kube_apiserver for row in tables[tenant].rows if row.place == OWN}
 
 
 def cells_of(table: AccessTable) -> Iterable[list[str]]:
@@ -135,45 +161,27 @@ def cells_of(table: AccessTable) -> Iterable[list[str]]:
         yield [row.resource, row.place, *both]
 
 
-def allowed(world: World, tenant: str, resource: str, place: str) -> list[str]:
-    """At the kube-apiserver, which has all verbs."""
-    tables = {table.tenant: table for table in world.last_matrix().tables}
-    assert tenant in tables, f"{tenant} has tried nothing."
-    (row,) = (row for row in tables[tenant].rows if (row.resource, row.place) == (resource, place))
-    return [verb for verb, mark in zip(VERBS, row.kube_apiserver, strict=True) if mark == MARKS[Outcome.ALLOWED]]
-
-
 # Single requests
 
 
-@when(
-    phrase(
-        '"{tenant:Name}" tries to {verb:Verb} the {resource:Resource} "{name:Name}" of "{other:Name}" '
-        "at the {door:Door}"
-    )
-)
-def try_one(
-    session: "Session", world: World, tenant: str, verb: str, resource: str, name: str, other: str, door: str
-) -> None:
+@when(phrase('"{tenant:Name}" tries to {act:Act} "{name:Name}" of "{other:Name}" at the {door:Door}'))
+def try_one(session: "Session", world: World, tenant: str, act: str, name: str, other: str, door: str) -> None:
+    verb, resource = ACTS[act]
     place = world.tenant(other).namespace
     request = DoorRequest(world.tenant(tenant), Door(door), verb, resource, place, name)
     world.door_answer = session.ask(Scenario.request_at_door, request)
 
 
-@when(phrase('"{tenant:Name}" tries to list the {resource:Resource} of the whole cluster at the {door:Door}'))
-def try_whole_cluster(session: "Session", world: World, tenant: str, resource: str, door: str) -> None:
-    request = DoorRequest(world.tenant(tenant), Door(door), "list", resource, WHOLE_CLUSTER)
+@when(phrase('"{tenant:Name}" tries to list all {kind:Kind} of the cluster at the {door:Door}'))
+def try_whole_cluster(session: "Session", world: World, tenant: str, kind: str, door: str) -> None:
+    request = DoorRequest(world.tenant(tenant), Door(door), "list", KINDS[kind], WHOLE_CLUSTER)
     world.door_answer = session.ask(Scenario.request_at_door, request)
 
 
-@when(
-    phrase('"{tenant:Name}" lists its {resource:Resource} at the {door:Door} with its token for the {audience:Door}')
-)
-def try_with_token_for(
-    session: "Session", world: World, tenant: str, resource: str, door: str, audience: str
-) -> None:
+@when(phrase('"{tenant:Name}" lists its own {kind:Kind} at the {door:Door} with its token for the {audience:Door}'))
+def try_with_token_for(session: "Session", world: World, tenant: str, kind: str, door: str, audience: str) -> None:
     owner = world.tenant(tenant)
-    request = DoorRequest(owner, Door(door), "list", resource, owner.namespace, token_for=Door(audience))
+    request = DoorRequest(owner, Door(door), "list", KINDS[kind], owner.namespace, token_for=Door(audience))
     world.door_answer = session.ask(Scenario.request_at_door, request)
 
 
@@ -208,21 +216,22 @@ def claim_to_be(session: "Session", world: World, tenant: str, other: str, heade
     world.answer = session.ask(Scenario.request_gateway, request)
 
 
-@when(
-    phrase(
-        'the platform deletes the {withdrawal:Withdrawal} of a token that "{tenant:Name}" uses, '
-        "and it is refused within {seconds:d} seconds"
-    )
-)
-def withdraw(session: "Session", report: "Report", world: World, withdrawal: str, tenant: str, seconds: int) -> None:
-    within = timedelta(seconds=seconds)
-    order = WithdrawnTokenOrder(world.tenant(tenant), Withdrawal(withdrawal), within)
-    token = session.ask(Scenario.withdraw_token, order)
-    world.answer = token.refused
-    assert token.worked == 200, f"It did not work before: {token.worked}."
-    assert token.refused.code == 401, f"{token.after.total_seconds():.0f} s later the answer is {token.refused.code}."
-    assert token.after <= within, f"It was refused after {token.after.total_seconds():.1f} s."
-    report.note(f"refused after {token.after.total_seconds():.1f} s")
+@when(phrase('the platform deletes the {withdrawal:Withdrawal} that a token of "{tenant:Name}" depends on'))
+def withdraw(session: "Session", world: World, withdrawal: str, tenant: str) -> None:
+    order = WithdrawnTokenOrder(world.tenant(tenant), Withdrawal(withdrawal), WATCHED_FOR)
+    world.withdrawn = session.ask(Scenario.withdraw_token, order)
+    world.answer = world.withdrawn.last
+
+
+@then(phrase("the token, which worked before, is refused within {seconds:d} seconds"))
+def is_refused_within(report: "Report", world: World, seconds: int) -> None:
+    token = world.withdrawn
+    assert token is not None, "No token was withdrawn before this step."
+    let_in_for = token.let_in_for.total_seconds()
+    assert token.worked == 200, f"It did not work before: the gateway answered {token.worked}."
+    assert token.last.code == 401, f"After {let_in_for:.0f} s it is still answered with {token.last.code}."
+    assert let_in_for <= seconds, f"It was let in for {let_in_for:.1f} s."
+    report.note(f"let in for {let_in_for:.1f} s")
 
 
 @then("the answer says no more than that")

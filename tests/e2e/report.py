@@ -20,7 +20,7 @@ class Table:
     def lines(self) -> list[str]:
         """As Markdown."""
         rule = ["---"] * len(self.header)
-        return [self.title, "", *(f"| {' | '.join(row)} |" for row in (self.header, rule, *self.rows))]
+        return ["", self.title, "", *(f"| {' | '.join(row)} |" for row in (self.header, rule, *self.rows))]
 
 
 @dataclass
@@ -122,9 +122,9 @@ class Report:
             for step in scenario.steps:
                 lines.append(f"- {_mark(step.error is None)} {step.text} ({_seconds(step.took)})")
                 lines += [f"  - {note}" for note in step.notes]
-                for table in step.tables:
-                    # A table within a list's item begins where its text does.
-                    lines += ["", *(f"  {line}".rstrip() for line in table.lines()), ""]
+                # A table within a list's item begins where its text does.
+                lines += [f"  {line}".rstrip() for table in step.tables for line in table.lines()]
+                lines += [""] if step.tables else []
                 if step.error:
                     lines += ["", "  ```", *(f"  {line}" for line in step.error.splitlines()), "  ```", ""]
             if scenario.problem and all(step.error is None for step in scenario.steps):

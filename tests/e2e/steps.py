@@ -10,7 +10,7 @@ from pytest_bdd import given, then, when
 
 from tests.e2e.phrases import Manifest, phrase
 from virtflow.sequence.scale import TOLERANCE
-from workflows.access_models import AccessMatrix, DoorAnswer
+from workflows.access_models import AccessMatrix, DoorAnswer, WithdrawnToken
 from workflows.models import (
     Autoscaled,
     AutoscaleOrder,
@@ -50,6 +50,7 @@ class World:
     autoscaled: Autoscaled | None = None
     matrix: AccessMatrix | None = None
     door_answer: DoorAnswer | None = None
+    withdrawn: WithdrawnToken | None = None
 
     def tenant(self, name: str) -> Tenant:
         assert name in self.tenants, (
