@@ -19,7 +19,7 @@ ORDER = AccessOrder([A, B], [A, B])
 
 
 def observed(*wrong: tuple[Door, str, str, str, Outcome]) -> AccessMatrix:
-    """Tenant-a's and tenant-b's, right but for these: door, resource, verb and place of tenant-a's request."""
+    """What tenant-a and tenant-b got, right but for these: door, resource, verb and place of tenant-a's request."""
     changes = {(door, resource, verb, place): outcome for door, resource, verb, place, outcome in wrong}
     answers = []
     for answer in right_answers(A, B):
@@ -47,9 +47,8 @@ def test_where_all_is_right_there_is_no_hole() -> None:
     assert matrix.evidence.contradictions == matrix.evidence.strays == []
     assert [table.tenant for table in matrix.tables] == ["tenant-a", "tenant-b"]
     own = row(matrix, "virtualmachines", "own")
-    assert own.kube_apiserver == "".join(
-        "✓" if verb in ("get", "list", "create", "update") else "·" for verb in VERBS
-    )
+    can = ("get", "list", "create", "update")
+    assert own.kube_apiserver == "".join("✓" if verb in can else "·" for verb in VERBS)
     assert own.gateway == "✓✓\N{EN DASH}✓✓\N{EN DASH}·\N{EN DASH}"
     assert row(matrix, "secrets", "whole cluster").kube_apiserver == " ···   ·"
 
