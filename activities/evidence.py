@@ -15,6 +15,7 @@ from virtflow.sequence.create import audit_ids, observe_request_and_create
 from virtflow.sequence.records import Records
 from virtflow.sequence.scale import observe_scale_decisions
 from workflows.models import CreateEvidence, ObservedArrow, ReplicaSetRef, ScaleDecision
+from workflows.quota_models import Tries
 
 __all__ = ["Evidence"]
 
@@ -54,6 +55,13 @@ class Evidence:
         return await self._once_complete(
             observe, lambda decisions: all(decision.utilization is not None for decision in decisions)
         )
+
+    @activity.defn
+    async def observe_tries(self, namespace: str) -> Tries:
+        """How often virt-controller was refused a pod there so far."""
+        await self._records.catch_up()
+        moments = self._records.refused_pods(namespace)
+        return Tries(len(moments), moments[-1] - moments[0] if moments else timedelta())
 
     async def _once_complete(
         self, observe: Callable[[], Observation], is_complete: Callable[[Observation], bool]

@@ -26,14 +26,14 @@ from virtflow.kube import Informer, KubeClient
 from virtflow.kube.resources import HPAS, NAMESPACES, RESOURCE_QUOTAS, SERVICE_ACCOUNTS, VMIRS, VMIS, VMS
 from virtflow.sequence.records import Records
 from virtflow.temporal import TASK_QUEUE, connect
-from workflows.autoscale import AutoscaleUnderLoad
+from workflows.autoscale import AutoscaleUnderLoad, PressAutoscaler
 from workflows.create_vm import CreateVirtualMachine
 from workflows.scenario import Scenario
 from workflows.tenant_journey import TenantJourney
 
 __all__ = ["WORKFLOWS", "main"]
 
-WORKFLOWS = [AutoscaleUnderLoad, CreateVirtualMachine, Scenario, TenantJourney]
+WORKFLOWS = [AutoscaleUnderLoad, CreateVirtualMachine, PressAutoscaler, Scenario, TenantJourney]
 WATCHED = (NAMESPACES, SERVICE_ACCOUNTS, RESOURCE_QUOTAS, VMS, VMIS, VMIRS, HPAS)
 
 MAX_ACTIVITIES = 2000
@@ -60,7 +60,9 @@ async def run(endpoints_file: Path) -> None:
         gateway = Gateway(kube, http, endpoints, tokens)
         access = Access(kube, Doors(kube, http, endpoints), tokens, endpoints)
         machines = VirtualMachines(kube, informers[VMS], informers[VMIS])
-        autoscaling = Autoscaling(kube, informers[VMIRS], informers[HPAS])
+        autoscaling = Autoscaling(
+            kube, informers[VMIRS], informers[HPAS], informers[VMIS], informers[RESOURCE_QUOTAS]
+        )
         load = Load(endpoints, endpoints_file.parent / "load")
         records = stack.enter_context(contextlib.closing(Records(endpoints.audit_log, endpoints.access_log)))
         evidence = Evidence(kube, records)
@@ -82,15 +84,19 @@ async def run(endpoints_file: Path) -> None:
                 access.read_logs,
                 machines.await_running,
                 machines.list_names,
+                machines.await_reason,
+                machines.read_launcher_limits,
                 autoscaling.create_replica_set,
                 autoscaling.read_autoscaler,
                 autoscaling.await_replicas,
                 autoscaling.await_settled,
+                autoscaling.await_stuck,
                 load.run,
                 load.await_begin,
                 load.stop,
                 evidence.observe_create_sequence,
                 evidence.observe_scale_decisions,
+                evidence.observe_tries,
             ],
             # Else an error that is none of Temporal's own retries the workflow's task for ever.
             workflow_failure_exception_types=[Exception],

@@ -7,7 +7,9 @@ from temporalio.workflow import ActivityCancellationType, ActivityConfig, LocalA
 
 __all__ = [
     "ASKED_WITHIN",
+    "AT_ONCE",
     "CLEAN_UP",
+    "CREATE_TENANT",
     "EVIDENCE",
     "IDLE_TIMEOUT",
     "LOAD_TURN",
@@ -19,6 +21,9 @@ __all__ = [
 
 IDLE_TIMEOUT = timedelta(minutes=10)
 """A scenario nobody speaks to for this long undoes what it made: its test runner is gone."""
+
+AT_ONCE = 25
+"""Of many like steps: more at a time end no sooner, and one that waits for its turn has not begun to run out."""
 
 # Refusals are not retried (activities raise them as non-retryable); what is retried is a server that is away.
 _RETRY = RetryPolicy(
@@ -97,3 +102,7 @@ def waiting(limit: timedelta) -> ActivityConfig:
         retry_policy=_RETRY,
         cancellation_type=_WAIT,
     )
+
+
+CREATE_TENANT = waiting(timedelta(seconds=90))
+"""A few requests, and a wait for a quota that kube-controller-manager may have to learn of first."""

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_bdd import given, parsers, then, when
@@ -12,7 +11,6 @@ from tests.e2e.phrases import quoted_name
 from tests.e2e.steps import World
 from virtflow.access.matrix import OWN, VERBS, WHOLE_CLUSTER
 from virtflow.access.tables import MARKS
-from virtflow.tenant_files import load_tenant
 from workflows.access_models import (
     AccessOrder,
     AccessTable,
@@ -25,7 +23,6 @@ from workflows.access_models import (
 )
 from workflows.models import Bearer, GatewayRequest, Verb
 from workflows.scenario import Scenario
-from workflows.tenant_models import TenantOrder
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Session
@@ -84,13 +81,6 @@ def phrase(text: str) -> parsers.parse:
 @given(phrase('"{tenant:Name}" has the secret "{name:Name}"'))
 def a_secret(session: "Session", world: World, tenant: str, name: str) -> None:
     session.ask(Scenario.create_secret, SecretOrder(world.tenant(tenant).namespace, name, session.labels))
-
-
-@given(phrase('the tenant "{name:Name}" of "{file:Name}"'))
-def a_tenant_of_file(session: "Session", world: World, name: str, file: str) -> None:
-    spec = load_tenant(Path(__file__).parents[2] / "features" / "tenants" / file).spec
-    order = TenantOrder(name, session.namespace_of(name), session.labels, spec)
-    world.tenants[name] = session.ask(Scenario.create_tenant, order)
 
 
 # The matrix

@@ -23,9 +23,11 @@ from workflows.models import (
     Verb,
     VirtualMachineCreated,
     VirtualMachineOrder,
+    VirtualMachineRef,
 )
+from workflows.quota_models import Pressed, Seen
 from workflows.scenario import Scenario
-from workflows.tenant_models import Tenant, TenantOrder
+from workflows.tenant_models import Tenant
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Session
@@ -40,6 +42,14 @@ MILLISECOND = timedelta(milliseconds=1)
 
 
 @dataclass
+class Crowd:
+    """Tenants that came at once, what each created, and what each saw afterwards, in their order."""
+
+    tenants: list[Tenant] = field(default_factory=list)
+    created: list[Seen] = field(default_factory=list)
+
+
+@dataclass
 class World:
     """What the steps of one scenario tell each other."""
 
@@ -51,6 +61,10 @@ class World:
     matrix: AccessMatrix | None = None
     door_answer: DoorAnswer | None = None
     withdrawn: WithdrawnToken | None = None
+    pressed: Pressed | None = None
+    machines: dict[str, VirtualMachineRef] = field(default_factory=dict)
+    """What was asked for and need not run, by name."""
+    crowd: Crowd = field(default_factory=Crowd)
 
     def tenant(self, name: str) -> Tenant:
         assert name in self.tenants, (
@@ -78,12 +92,6 @@ class World:
 @pytest.fixture
 def world() -> World:
     return World()
-
-
-@given(phrase('the tenant "{name:Name}"'))
-def a_tenant(session: "Session", world: World, name: str) -> None:
-    order = TenantOrder(name, session.namespace_of(name), session.labels)
-    world.tenants[name] = session.ask(Scenario.create_tenant, order)
 
 
 @given(phrase('"{tenant:Name}" has the running virtual machine of "{manifest:Manifest}"'))

@@ -42,7 +42,7 @@ def test_everything_is_undone_once_in_reverse_whatever_fails(fails: list[bool]) 
             if fail:
                 raise failure()
 
-        one.will_undo(f"thing {number}", undo)
+        one.will_undo((f"thing {number}", undo))
     left = asyncio.run(one.undo())
     again = asyncio.run(one.undo())
     assert undone == list(reversed(range(len(fails))))
