@@ -5,7 +5,7 @@ import gc
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusters.gateway.cache import LIFETIME, Review, ReviewCache
@@ -13,10 +13,11 @@ from clusters.gateway.cache import LIFETIME, Review, ReviewCache
 pytestmark = pytest.mark.anyio
 
 SECONDS = LIFETIME.total_seconds()
-KEYS = st.sampled_from([b"a", b"b"])
+KEYS = st.sampled_from([b"a", b"a", b"a", b"b"])
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("request"), KEYS),
+        st.tuples(st.just("request, answered at once"), KEYS),
         st.tuples(st.just("time"), st.sampled_from([0.5, 4.0, 9.5, 10.0, 11.0])),
         st.tuples(st.just("clock set"), st.sampled_from([-50.0, 50.0])),
         st.tuples(st.just("expires in"), st.sampled_from([0.0, 3.0, 8.0, 100.0])),
@@ -25,6 +26,7 @@ STEPS = st.lists(
         st.tuples(st.just("fail"), st.integers(0, 5)),
         st.tuples(st.just("cancel"), st.integers(0, 5)),
     ),
+    min_size=10,
     max_size=40,
 )
 
@@ -132,6 +134,7 @@ async def finish(world: World) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@settings(max_examples=300)
 @given(STEPS)
 async def test_no_answer_is_older_than_ten_seconds_nor_past_the_tokens_end(steps: list[tuple[str, object]]) -> None:
     world = World()
@@ -139,6 +142,9 @@ async def test_no_answer_is_older_than_ten_seconds_nor_past_the_tokens_end(steps
         match what, value:
             case "request", bytes(key):
                 await world.request(key)
+            case "request, answered at once", bytes(key):
+                if (request := await world.request(key)) in world.waiting():
+                    await world.answer(request)
             case "time", float(seconds):
                 world.monotonic += seconds
                 world.wall += seconds
