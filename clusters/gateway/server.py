@@ -20,9 +20,10 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
+from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from clusters.gateway.status import StatusError
@@ -187,6 +188,10 @@ class Server(uvicorn.Server):
             ssl_shutdown_timeout=ANSWER_LIMIT.total_seconds(),
         )
         self.servers, self.started = [listener], True
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        cast("Starlette", self.config.app).state.stopping = True
+        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -134,34 +134,44 @@ async def finish(world: World) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def take(world: World, what: str, value: object) -> None:
+    match what, value:
+        case "request", bytes(key):
+            await world.request(key)
+        case "request, answered at once", bytes(key):
+            if (request := await world.request(key)) in world.waiting():
+                await world.answer(request)
+        case "time", float(seconds):
+            world.monotonic += seconds
+            world.wall += seconds
+        case "clock set", float(seconds):
+            world.wall += seconds
+        case "expires in", float(seconds):
+            world.lifetime_of_tokens = seconds
+        case "revoke or grant", bytes(key):
+            world.revoked ^= {key}
+        case _, int(number):
+            await take_one(world, what, number)
+
+
+async def take_one(world: World, what: str, number: int) -> None:
+    """Something that happens to one of those that are there."""
+    if what == "cancel" and world.requests:
+        task = world.requests[number % len(world.requests)].task
+        assert task is not None
+        task.cancel()
+        await world.settle()
+    elif waiting := world.waiting():
+        chosen = waiting[number % len(waiting)]
+        await (world.answer(chosen) if what == "answer" else world.fail(chosen))
+
+
 @settings(max_examples=300)
 @given(STEPS)
 async def test_no_answer_is_older_than_ten_seconds_nor_past_the_tokens_end(steps: list[tuple[str, object]]) -> None:
     world = World()
     for what, value in steps:
-        match what, value:
-            case "request", bytes(key):
-                await world.request(key)
-            case "request, answered at once", bytes(key):
-                if (request := await world.request(key)) in world.waiting():
-                    await world.answer(request)
-            case "time", float(seconds):
-                world.monotonic += seconds
-                world.wall += seconds
-            case "clock set", float(seconds):
-                world.wall += seconds
-            case "expires in", float(seconds):
-                world.lifetime_of_tokens = seconds
-            case "revoke or grant", bytes(key):
-                world.revoked ^= {key}
-            case "answer" | "fail", int(number) if waiting := world.waiting():
-                chosen = waiting[number % len(waiting)]
-                await (world.answer(chosen) if what == "answer" else world.fail(chosen))
-            case "cancel", int(number) if world.requests:
-                task = world.requests[number % len(world.requests)].task
-                assert task is not None
-                task.cancel()
-                await world.settle()
+        await take(world, what, value)
         world.check()
     await finish(world)
 
