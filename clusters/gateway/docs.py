@@ -1,8 +1,7 @@
 """/docs: Swagger UI over /openapi.json, all of it served from here.
 
 The page may run the gateway's own scripts and talk to the gateway, and nothing else: there is no inline script, and
-no address elsewhere, not even of a validator. Styles may be inline, because Swagger UI's are, and images may be in the
-page.
+no address elsewhere, not even of a validator. Styles may be inline, because Swagger UI's are.
 """
 
 from collections.abc import Mapping
