@@ -10,6 +10,8 @@ import uvloop
 
 from clusters.gateway.access_log import AccessLog
 from clusters.gateway.app import create_app
+from clusters.gateway.limits import STOP_LIMIT
+from clusters.gateway.server import IDLE_LIMIT, Server, tls_context
 from virtflow.kube import KubeClient
 
 ExistingFile = Annotated[Path, typer.Option(exists=True, dir_okay=False)]
@@ -33,17 +35,17 @@ async def serve(kubeconfig: Path, port: int, tls_cert: Path, tls_key: Path, acce
                 create_app(kube, log),
                 host="127.0.0.1",
                 port=port,
-                ssl_certfile=tls_cert,
-                ssl_keyfile=tls_key,
+                ssl_context_factory=lambda *_: tls_context(tls_cert, tls_key),
                 ws="none",
                 lifespan="off",
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                # A supervisor's patience is not for connections that clients merely keep open.
-                timeout_graceful_shutdown=5,
+                timeout_keep_alive=int(IDLE_LIMIT.total_seconds()),
+                # What was accepted has its answer. The supervisor waits a little longer.
+                timeout_graceful_shutdown=int(STOP_LIMIT.total_seconds()),
             )
-            await uvicorn.Server(config).serve()
+            await Server(config).serve()
 
 
 if __name__ == "__main__":
