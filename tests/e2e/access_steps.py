@@ -75,6 +75,7 @@ def a_tenant_of_file(session: "Session", world: World, name: str, file: str) -> 
     from pathlib import Path
     from virtflow.tenant_files import load_tenant
     from workflows.tenant_models import TenantOrder
+
     spec = load_tenant(Path(__file__).parents[2] / "features" / "tenants" / file).spec
     order = TenantOrder(name, session.namespace_of(name), session.labels, spec)
     world.tenants[name] = session.ask(Scenario.create_tenant, order)
