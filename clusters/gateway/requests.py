@@ -4,6 +4,7 @@ Two steps, because nobody's body is read before they are authenticated: `bearer_
 finds the token, `read` does the rest.
 """
 
+import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,22 +15,34 @@ from starlette.requests import Request
 from clusters.gateway.access import Access
 from clusters.gateway.access_log import Record
 from clusters.gateway.identity import unauthenticated
+from clusters.gateway.limits import BODY_LIMIT
 from clusters.gateway.manifest import JSON, MEDIA_TYPES, ManifestError, decode
 from clusters.gateway.offered import Endpoint
 from clusters.gateway.status import REASONS, StatusError
 from virtflow.kube import Object
 
-__all__ = ["MAX_BODY", "NAME", "NAMESPACE", "QUERY", "REQUEST_ID", "Wanted", "bearer_token", "read", "takes_query"]
+__all__ = [
+    "MAX_BODY",
+    "MAX_NAME",
+    "NAME",
+    "NAMESPACE",
+    "QUERY",
+    "REQUEST_ID",
+    "Wanted",
+    "bearer_token",
+    "read",
+    "takes_query",
+]
 
 MAX_BODY = 1024 * 1024
 """Bytes. etcd refuses objects over 1.5 MiB anyway."""
-MAX_NAME = 253
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,47}")
 BEARER = re.compile(r"Bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
+MAX_NAME = 253
 # Names go into the kube-apiserver's path, where ".." would be another path.
 NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-NAME = re.compile(rf"(?=.{{1,{MAX_NAME}}}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 QUERY: Mapping[str, tuple[str, ...]] = {
     "namespace": (),
@@ -70,7 +83,7 @@ def bearer_token(request: Request) -> str:
 
 
 async def read(request: Request, endpoint: Endpoint, tenant: str) -> Wanted:
-    """Read the rest of the request, noting in its record whatever is known. Raises StatusError 400, 413 or 415."""
+    """Read the rest of the request, noting in its record what is known. Raises StatusError 400, 408, 413 or 415."""
     try:
         return await _read(request, endpoint, tenant)
     except StatusError as refusal:
@@ -83,7 +96,7 @@ async def _read(request: Request, endpoint: Endpoint, tenant: str) -> Wanted:
     record: Record = request.state.record
     verb = endpoint.verbs[request.method]
     name = request.path_params.get("name", "")
-    if name and not NAME.fullmatch(name):
+    if name and not (len(name) <= MAX_NAME and NAME.fullmatch(name)):
         raise StatusError(400, f"{name!r} cannot be the name of a {endpoint.resource.kind} (RFC 1123 subdomain).")
     query = checked_query(request.query_params, endpoint, verb)
     body, metadata = await read_body(request, endpoint, verb)
@@ -138,10 +151,14 @@ async def read_body(request: Request, endpoint: Endpoint, verb: str) -> tuple[Ob
 async def read_bytes(request: Request) -> bytes:
     # Starlette's own limit would answer in plain text.
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise StatusError(413, f"The request body is over {MAX_BODY} bytes.")
+    try:
+        async with asyncio.timeout(BODY_LIMIT.total_seconds()):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise StatusError(413, f"The request body is over {MAX_BODY} bytes.")
+    except TimeoutError:
+        raise StatusError(408, "The request body was not complete in time.") from None
     return bytes(body)
 
 
