@@ -12,6 +12,7 @@ from datetime import timedelta
 import aiohttp
 import orjson
 
+from activities.gateway import retry_after
 from activities.tokens import FOR_KUBE_APISERVER
 from clusters.endpoints import Endpoints
 from clusters.gateway import AUDIENCE
@@ -104,4 +105,4 @@ class Doors:
             status = None
         if not isinstance(status, dict):
             status = {"message": text[:200].strip()}
-        return DoorReply(response.status, status), timedelta(seconds=int(after)) if after.isdecimal() else None
+        return DoorReply(response.status, status), retry_after(after)
