@@ -90,7 +90,7 @@ class Access:
         return LoggedReason(record["verdict"], record["reason"], forwarded, heard)
 
     @activity.defn
-    async def request(self, request: DoorRequest) -> DoorAnswer:
+    async def request_at_door(self, request: DoorRequest) -> DoorAnswer:
         """One request, and the refusal's words if it is one."""
         cell = Cell(request.tenant, find_target(request.resource), request.verb, request.place)
         token = await self._tokens.of(request.tenant, AUDIENCES[request.token_for or request.door])

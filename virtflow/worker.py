@@ -79,7 +79,7 @@ async def run(endpoints_file: Path) -> None:
                 gateway.send,
                 gateway.withdraw_token,
                 access.try_everything,
-                access.request,
+                access.request_at_door,
                 access.create_secret,
                 access.read_logs,
                 machines.await_running,

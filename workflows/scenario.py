@@ -207,7 +207,7 @@ class Scenario:
     @workflow.update
     async def request_at_door(self, request: DoorRequest) -> DoorAnswer:
         with self._step():
-            return await workflow.execute_activity_method(Access.request, request, **waiting(ASKED_WITHIN))
+            return await workflow.execute_activity_method(Access.request_at_door, request, **waiting(ASKED_WITHIN))
 
     @workflow.update
     async def try_everything(self, order: AccessOrder) -> AccessMatrix:

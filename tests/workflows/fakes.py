@@ -6,6 +6,23 @@ from datetime import UTC, datetime, timedelta
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from workflows.access_models import (
+    AccessMatrix,
+    AccessOrder,
+    AccessRow,
+    AccessTable,
+    AccessTotals,
+    AuditEvidence,
+    Door,
+    DoorAnswer,
+    DoorRequest,
+    Hole,
+    LoggedReason,
+    Outcome,
+    SecretOrder,
+    WithdrawnToken,
+    WithdrawnTokenOrder,
+)
 from workflows.models import (
     AutoscalerSpec,
     CreateEvidence,
@@ -33,6 +50,14 @@ ORDER = TenantOrder("tenant-a", "tenant-a-1", {"virtflow.io/run": "r"})
 TENANT = Tenant("tenant-a", "tenant-a-1", ["tenant-a-user"])
 START = datetime(2026, 11, 23, 10, tzinfo=UTC)
 STRETCH = LoadStretch(100, 0, timedelta(milliseconds=50), timedelta(milliseconds=60), timedelta(milliseconds=70))
+
+
+MATRIX = AccessMatrix(
+    [AccessTable("tenant-a", [AccessRow("pods", "own", "✓ ", "✗·")])],
+    AccessTotals(cells=2, requests=4, holes=1),
+    [Hole("tenant-a", "get", "pods", "own", Door.KUBE_APISERVER, Outcome.ALLOWED, Outcome.DENIED, 403, "forbidden")],
+    AuditEvidence(3, ["the audit log says otherwise"], ["a stray"]),
+)
 
 
 def refused(message: str) -> ApplicationError:
@@ -155,6 +180,31 @@ class World:
         await self._act("observe_scale_decisions")
         return [ScaleDecision(START, 1, 4, 200, 70, followed=True)]
 
+    @activity.defn
+    async def try_everything(self, order: AccessOrder) -> AccessMatrix:
+        assert order == AccessOrder([TENANT], [TENANT])
+        await self._act("try_everything")
+        return MATRIX
+
+    @activity.defn
+    async def request_at_door(self, request: DoorRequest) -> DoorAnswer:
+        await self._act(f"request_at_door {request.door}")
+        return DoorAnswer(403, "Forbidden", "no", "id")
+
+    @activity.defn
+    async def create_secret(self, order: SecretOrder) -> None:
+        await self._act(f"create_secret {order.name}")
+
+    @activity.defn
+    async def withdraw_token(self, order: WithdrawnTokenOrder) -> WithdrawnToken:
+        await self._act(f"withdraw_token {order.withdrawal}")
+        return WithdrawnToken(200, GatewayAnswer(401, {}, [], "id"), timedelta(seconds=9))
+
+    @activity.defn
+    async def read_logs(self, request_id: str) -> LoggedReason:
+        await self._act(f"read_logs {request_id}")
+        return LoggedReason("unauthenticated", "why", 0, [])
+
     @property
     def activities(self) -> tuple[object, ...]:
         return (
@@ -172,4 +222,9 @@ class World:
             self.await_load,
             self.stop_load,
             self.observe_scale_decisions,
+            self.try_everything,
+            self.request_at_door,
+            self.create_secret,
+            self.withdraw_token,
+            self.read_logs,
         )
