@@ -21,6 +21,7 @@ from virtflow.kube import KubeClient, Object
 
 TENANT = "system:serviceaccount:tenant-a:tenant-a-user"
 VM: Object = {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "metadata": {"name": "test-vm"}, "spec": {}}
+AUTH = {"Authorization": "Bearer good"}
 REVIEWS = ("/apis/authentication.k8s.io/v1/tokenreviews", "/apis/authorization.k8s.io/v1/subjectaccessreviews")
 
 
@@ -28,6 +29,8 @@ REVIEWS = ("/apis/authentication.k8s.io/v1/tokenreviews", "/apis/authorization.k
 class FakeApiserver:
     """Knows the tokens `good` (tenant-a's) and `human`; allows tenant-a all in its namespace but delete."""
 
+    may_delete: bool = False
+    cluster_wide: bool = False
     requests: list[web.BaseRequest] = field(default_factory=list)
     bodies: list[Object] = field(default_factory=list)
     code: int = 200
@@ -51,7 +54,8 @@ class FakeApiserver:
             return self._review(self._token(body["spec"]))
         if request.path == REVIEWS[1]:
             wanted = body["spec"]["resourceAttributes"]
-            allowed = wanted["namespace"] == "tenant-a" and wanted["verb"] != "delete"
+            where = wanted["namespace"] == "tenant-a" or (self.cluster_wide and not wanted["namespace"])
+            allowed = where and (self.may_delete or wanted["verb"] != "delete")
             return self._review({"allowed": allowed, "reason": "RBAC: as the test wants"})
         await asyncio.sleep(self.delay.total_seconds())
         response = web.json_response(self.answer, status=self.code)
@@ -68,6 +72,16 @@ class FakeApiserver:
             return {"authenticated": False, "error": "invalid bearer token"}
         user = {"username": users[spec["token"]], "uid": "u1", "groups": ["g1"], "extra": {"e": ["x"]}}
         return {"authenticated": True, "user": user, "audiences": self.audiences}
+
+
+def is_status(response: httpx.Response, code: int, reason: str) -> bool:
+    """Whether it is the gateway's own no."""
+    body = response.json()
+    assert response.status_code == code, response.text
+    assert (body["apiVersion"], body["kind"], body["status"]) == ("v1", "Status", "Failure")
+    assert (body["code"], body["reason"]) == (code, reason)
+    request_id = {"reason": "RequestId", "message": response.headers["x-request-id"]}
+    return request_id in body["details"]["causes"]
 
 
 @dataclass
