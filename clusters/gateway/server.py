@@ -26,9 +26,10 @@ import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from clusters.gateway.limits import STOP_LIMIT
 from clusters.gateway.status import StatusError
 
-__all__ = ["ANSWER_LIMIT", "IDLE_LIMIT", "MAX_CONNECTIONS", "MAX_HEAD", "MAX_HEADERS", "Server", "tls_context"]
+__all__ = ["MAX_CONNECTIONS", "MAX_HEAD", "MAX_HEADERS", "server_of", "tls_context"]
 
 MAX_HEAD = 32 * 1024
 """Bytes of a request's path and headers, and of what follows its body. A token has one or two thousand."""
@@ -204,6 +205,24 @@ class Server(uvicorn.Server):
         finally:
             for number in numbers:
                 loop.remove_signal_handler(number)
+
+
+def server_of(app: Starlette, port: int, certificate: Path, key: Path) -> Server:
+    """On 127.0.0.1, with TLS. SIGTERM ends it when all that was accepted is answered, `STOP_LIMIT` at the latest."""
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=port,
+        ssl_context_factory=lambda *_: tls_context(certificate, key),
+        ws="none",
+        lifespan="off",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=int(IDLE_LIMIT.total_seconds()),
+        timeout_graceful_shutdown=int(STOP_LIMIT.total_seconds()),
+    )
+    return Server(config)
 
 
 def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:

@@ -6,7 +6,6 @@ What only a real kube-apiserver can show (RBAC, impersonation, audit) is in test
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from urllib.parse import quote
 
 import httpx
