@@ -12,6 +12,7 @@ import httpx
 import yaml
 from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestServer
+from starlette.applications import Starlette
 
 from clusters.gateway import AUDIENCE
 from clusters.gateway.access_log import AccessLog
@@ -95,6 +96,7 @@ def is_status(response: httpx.Response, code: int, reason: str) -> bool:
 
 @dataclass
 class Setup:
+    app: Starlette
     fake: FakeApiserver
     server: BaseTestServer
     http: httpx.AsyncClient
@@ -133,7 +135,7 @@ async def running_gateway(folder: Path, *, timeout: timedelta = timedelta(second
             app = create_app(kube, access_log, timeout=timeout)
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="https://gateway") as http:
-                yield Setup(fake, server, http, folder / "access.log")
+                yield Setup(app, fake, server, http, folder / "access.log")
         access_log.close()
 
 
