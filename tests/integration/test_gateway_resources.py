@@ -14,6 +14,7 @@ import pytest
 
 from clusters.gateway import ACCESS_REVIEW_SUFFIX
 from clusters.gateway.offered import ACTIONS, RESOURCES
+from clusters.gateway.openapi import openapi
 from tests.integration.gateway_support import ACCOUNT, Tenant, eventually, gateway_tenant, log_entries, subject, vm
 from virtflow.kube import Object, Resource
 from virtflow.kube.resources import (
@@ -209,6 +210,14 @@ async def test_what_is_in_a_secret_is_in_no_log_and_a_pods_body_in_none_of_the_g
         text = await asyncio.to_thread(log.read_text)
         for word in words_of.get(log, (secret, encoded, quoted)):
             assert word not in text, log
+
+
+@pytest.mark.parametrize("resource", [VMS, VMIS, VMIRS], ids=lambda each: each.plural)
+async def test_the_documents_examples_are_accepted(tenant: Tenant, resource: Resource) -> None:
+    example = openapi()["components"]["schemas"][resource.kind]["example"]
+    created = await tenant.http.post(f"/{resource.plural}?dryRun=All&fieldValidation=Strict", json=example)
+    assert created.status_code == 201, created.text
+    assert created.headers.get("warning") is None
 
 
 async def test_figures_and_the_document_are_for_anybody(tenant: Tenant) -> None:
