@@ -20,7 +20,7 @@ from workflows.quota_models import Strain, StuckWait
 __all__ = ["Autoscaling"]
 
 IN_BAND_FOR = 3.0
-"""Seconds the metric must stay in the band: one report may be from the moment between two sizes."""
+"""Seconds the metric must stay in the band, or all be stuck: one look may be between two sizes."""
 LOOK_EVERY = 0.25
 """Seconds."""
 
@@ -97,7 +97,7 @@ class Autoscaling:
 
     @activity.defn
     async def await_stuck(self, wait: StuckWait) -> Strain:
-        """Wait until the autoscaler wants more than is ready, and a quota is why."""
+        """Wait until the autoscaler wants more than is ready, a quota is why, and nothing of it moves any more."""
         target = wait.target
         async with heartbeating():
             try:
@@ -105,7 +105,9 @@ class Autoscaling:
                     while True:
                         strain = self._strain(target)
                         if strain.is_quota and strain.desired > strain.ready:
-                            return strain
+                            await asyncio.sleep(IN_BAND_FOR)
+                            if self._strain(target) == strain:
+                                return strain
                         # A look at copies in memory; what it waits for is spread over many objects of four kinds.
                         await asyncio.sleep(LOOK_EVERY)
             except TimeoutError:

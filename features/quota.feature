@@ -25,13 +25,6 @@ Feature: A tenant gets what its quota grants, and is told when that is used up
     When the platform changes "tenant-a" to "two-machines.yaml"
     Then the virtual machine "second" runs within 60 seconds
 
-  Scenario: A virtual machine over the number that is granted is refused
-    Given the tenant "tenant-a" of "one-machine-by-number.yaml"
-    And "tenant-a" has the running virtual machine of "test-vm.yaml"
-    When "tenant-a" asks for the virtual machine "second" of "test-vm.yaml"
-    Then the gateway answers 403 "Forbidden"
-    And the answer says "exceeded quota: tenant-a-quota, requested: count/virtualmachines.kubevirt.io=1, used: count/virtualmachines.kubevirt.io=1, limited: count/virtualmachines.kubevirt.io=1"
-
   Scenario: A virtual machine with a container over the limit says why it does not run
     Given the tenant "tenant-a" of "small-containers.yaml"
     When "tenant-a" asks for the virtual machine "large" of "large-vm.yaml"
@@ -60,3 +53,10 @@ Feature: A tenant gets what its quota grants, and is told when that is used up
     When 28 users send 1 request a second each until the autoscaler is stuck
     Then it wants more than the 2 virtual machines that the quota lets run
     And it says why: "exceeded quota: tenant-a-quota"
+
+  Scenario: A virtual machine over the number that is granted is refused
+    Given the tenant "tenant-a" of "one-machine-by-number.yaml"
+    And "tenant-a" has the running virtual machine of "test-vm.yaml"
+    When "tenant-a" asks for the virtual machine "second" of "test-vm.yaml"
+    Then the gateway answers 403 "Forbidden"
+    And the answer says "exceeded quota: tenant-a-quota, requested: count/virtualmachines.kubevirt.io=1, used: count/virtualmachines.kubevirt.io=1, limited: count/virtualmachines.kubevirt.io=1"

@@ -51,6 +51,8 @@ HPA_FLAGS = {
     "horizontal-pod-autoscaler-cpu-initialization-period": "1s",
     "horizontal-pod-autoscaler-downscale-stabilization": "15s",
 }
+# A quota on a kind that is newer than the last look for kinds (every 30 s) is counted in the next full round.
+QUOTA_FLAGS = {"resource-quota-sync-period": "10s"}
 # Each is alone, and after a crash must not wait until its own old lease has run out.
 ALONE = {"leader-elect": "false", "kube-api-qps": "5000", "kube-api-burst": "10000"}
 
@@ -186,6 +188,7 @@ class Kubernetes:
             "use-service-account-credentials": "true",
             **ALONE,
             **HPA_FLAGS,
+            **QUOTA_FLAGS,
         }
 
     def _kube_scheduler(self) -> Mapping[str, object]:
