@@ -178,12 +178,15 @@ class Access:
 
 
 def _find_record(log: Path, request_id: str) -> Object | None:
-    with log.open("rb") as lines:
-        for line in lines:
-            if request_id.encode() in line and line.endswith(b"\n"):
-                record: Object = orjson.loads(line)
-                if record["request_id"] == request_id:
-                    return record
+    """In the log, or in the file it was until a moment ago."""
+    rotated = sorted(log.parent.glob(f"{log.stem}-*{log.suffix}"))
+    for file in (log, *rotated[-1:]):
+        with file.open("rb") as lines:
+            for line in lines:
+                if request_id.encode() in line and line.endswith(b"\n"):
+                    record: Object = orjson.loads(line)
+                    if record["request_id"] == request_id:
+                        return record
     return None
 
 
