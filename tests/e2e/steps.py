@@ -14,7 +14,6 @@ from workflows.access_models import AccessMatrix, DoorAnswer, WithdrawnToken
 from workflows.models import (
     Autoscaled,
     AutoscaleOrder,
-    Bearer,
     GatewayAnswer,
     GatewayRequest,
     LoadOrder,
@@ -120,12 +119,6 @@ def create_elsewhere(session: "Session", world: World, tenant: str, manifest: Ma
         namespace=world.tenant(other).namespace,
         labels=session.labels,
     )
-    world.answer = session.ask(Scenario.request_gateway, request)
-
-
-@when(phrase('somebody lists the virtual machines of "{tenant:Name}" with a token that nobody issued'))
-def list_with_nobodys_token(session: "Session", world: World, tenant: str) -> None:
-    request = GatewayRequest(world.tenant(tenant), Verb.LIST, bearer=Bearer.NOBODY)
     world.answer = session.ask(Scenario.request_gateway, request)
 
 

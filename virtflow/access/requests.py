@@ -7,7 +7,7 @@ is a good one: a refusal must be of the tenant and not of the form.
 from dataclasses import dataclass, field
 from urllib.parse import quote
 
-from virtflow.access.matrix import WHOLE_CLUSTER, Cell
+from virtflow.access.matrix import WHOLE_CLUSTER, WRITES, Cell
 from virtflow.kube.resources import HPAS, PODS, SECRETS, VMIRS, VMIS, VMS, Object, Resource
 from workflows.access_models import Door
 
@@ -46,22 +46,20 @@ def request_at(door: Door, cell: Cell, name: str = NAME) -> DoorHttp:
     named = name if verb in TO_ONE else ""
     query: dict[str, str] = {}
     if door is Door.GATEWAY:
-        path = "/" + "/".join(
-            quote(part, safe="") for part in (target.resource.plural, named, target.subresource) if part
-        )
+        parts = (target.resource.plural, named, target.subresource)
+        path = "/" + "/".join(quote(part, safe="") for part in parts if part)
         query |= {"allNamespaces": "true"} if cell.place == WHOLE_CLUSTER else {"namespace": cell.place}
     else:
         path = target.resource.path(cell.place or None, named or None, target.subresource or None)
     if verb == "watch":
-        query |= {"watch": "true"}
+        query["watch"] = "true"
     if target.subresource:
-        # Its dry run is in its options.
-        return DoorHttp("PUT", path, query, {"dryRun": ["All"]})
-    if verb in ("get", "list", "watch"):
-        return DoorHttp("GET", path, query)
-    query |= {"dryRun": "All"}
+        # Its dry run is among its options.
+        return DoorHttp(METHODS[verb], path, query, {"dryRun": ["All"]})
+    if verb in WRITES:
+        query["dryRun"] = "All"
     if verb == "patch":
-        return DoorHttp("PATCH", path, query, {"metadata": {"labels": {NAME: ""}}}, MERGE_PATCH)
+        return DoorHttp(METHODS[verb], path, query, {"metadata": {"labels": {NAME: ""}}}, MERGE_PATCH)
     body = manifest(target.resource, name) if verb in ("create", "update") else None
     return DoorHttp(METHODS[verb], path, query, body)
 
