@@ -66,7 +66,10 @@ class Access:
             with closing(AuditLog(self._audit_log)) as log:
                 answers = await self._try_each(_tries(order, prefix))
                 await self._mark(marker := f"{prefix}-end")
-                decisions = await self._read_until(log, marker, {answer.observed.cell.user for answer in answers})
+                observed = [answer.observed for answer in answers]
+                users = {each.cell.user for each in observed}
+                noted = [each.request_id for each in observed if each.is_noted]
+                decisions = await self._read_until(log, marker, users, noted)
         return tabulate(order, answers, decisions)
 
     @activity.defn
@@ -158,9 +161,11 @@ class Access:
         with refusals_are_final():
             return await self._kube.request("POST", review.path(), body=body, headers=headers)
 
-    async def _read_until(self, log: AuditLog, marker: str, words: Iterable[str]) -> list[Decision]:
+    async def _read_until(
+        self, log: AuditLog, marker: str, words: Iterable[str], ids: Iterable[str] = ()
+    ) -> list[Decision]:
         try:
-            return await log.read_until(marker, words, LOG_LIMIT)
+            return await log.read_until(marker, words, LOG_LIMIT, ids)
         except AuditLogBehindError as error:
             raise gave_up(str(error)) from None
 

@@ -53,8 +53,4 @@ def decision(observed: Observed) -> Decision:
 
 def noted(answers: list[Answer]) -> list[Decision]:
     """Of all that reaches the kube-apiserver."""
-    return [
-        decision(answer.observed)
-        for answer in answers
-        if answer.observed.door is Door.KUBE_APISERVER or answer.observed.outcome is Outcome.ALLOWED
-    ]
+    return [decision(answer.observed) for answer in answers if answer.observed.is_noted]

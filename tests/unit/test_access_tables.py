@@ -1,5 +1,6 @@
 """A hole is seen and named, at each door, and the audit log has the last word."""
 
+import asyncio
 import json
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -166,7 +167,7 @@ async def test_the_log_is_read_from_now_to_the_marker_over_a_rotation(tmp_path: 
     with log.open("ab") as file:
         file.write(event("one", "gateway", impersonated="u1") + event("other", "u2"))
     log.rename(tmp_path / "audit-2026.log")
-    log.write_bytes(event("two", "u1", decision="forbid") + event("end", "admin") + event("after", "u1"))
+    log.write_bytes(event("two", "u1", decision="forbid") + event("end", "admin"))
     found = await reader.read_until("end", ["u1"], timedelta(seconds=20))
     reader.close()
     assert found == [
@@ -198,3 +199,31 @@ async def test_a_log_without_the_marker_proves_nothing(tmp_path: Path) -> None:
 def test_a_denial_in_words_is_that_of_the_kube_apiserver() -> None:
     cell = right_answers(A, B)[0].observed.cell
     assert denial(cell)["message"].startswith('virtualmachines is forbidden: User "system:serviceaccount:tenant-a-1')
+
+
+@pytest.mark.anyio
+async def test_what_is_noted_after_the_marker_is_waited_for(tmp_path: Path) -> None:
+    log = tmp_path / "audit.log"
+    log.write_bytes(b"")
+    reader = AuditLog(log)
+    with log.open("ab", buffering=0) as file:
+        file.write(event("one", "u1") + event("end", "admin"))
+        reading = asyncio.create_task(reader.read_until("end", ["u1"], timedelta(seconds=20), ["one", "late"]))
+        await asyncio.sleep(0)
+        late = event("late", "u1")
+        file.write(late[:50])
+        await asyncio.sleep(0)
+        file.write(late[50:])
+        assert [each.audit_id for each in await reading] == ["one", "late"]
+    reader.close()
+
+
+@pytest.mark.anyio
+async def test_what_is_never_noted_is_for_the_reader_to_miss(tmp_path: Path) -> None:
+    log = tmp_path / "audit.log"
+    log.write_bytes(b"")
+    reader = AuditLog(log)
+    log.write_bytes(event("one", "u1") + event("end", "admin"))
+    found = await reader.read_until("end", ["u1"], timedelta(milliseconds=200), ["one", "never"])
+    reader.close()
+    assert [each.audit_id for each in found] == ["one"]

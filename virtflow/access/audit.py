@@ -76,6 +76,11 @@ class Observed:
     request_id: str
     outcome: Outcome
 
+    @property
+    def is_noted(self) -> bool:
+        """Whether it reaches the kube-apiserver: what the gateway refuses does not."""
+        return self.door is Door.KUBE_APISERVER or self.outcome is Outcome.ALLOWED
+
 
 class AuditLog:
     """Follows the log from its end at the time of making, or from some bytes before. Close it after use."""
@@ -92,29 +97,39 @@ class AuditLog:
     def close(self) -> None:
         self._file.close()
 
-    async def read_until(self, marker: str, words: Iterable[str], within: timedelta) -> list[Decision]:
-        """The events with one of these words up to the one with the audit id `marker`. Raises AuditLogBehindError."""
-        wanted = [word.encode() for word in words]
-        end, found = marker.encode(), []
+    async def read_until(
+        self, marker: str, words: Iterable[str], within: timedelta, ids: Iterable[str] = ()
+    ) -> list[Decision]:
+        """The events with one of these words, once those with the audit ids `marker` and `ids` are there.
+
+        An event is noted a moment after its answer, so that the marker's may come before the others'. If some of `ids`
+        are not there in time, it is without them; without the marker nothing can be said. Raises AuditLogBehindError.
+        """
+        wanted, end = [word.encode() for word in words], marker.encode()
+        missing, found = {marker, *ids}, []
         try:
             async with asyncio.timeout(within.total_seconds()):
-                while True:
+                while missing:
                     count = 0
                     while line := self._next_line():
                         if any(word in line for word in wanted):
                             found.append(Decision.of(orjson.loads(line)))
+                            missing.discard(found[-1].audit_id)
                         if end in line:
-                            return found
+                            missing.discard(marker)
                         count += 1
                         if count % SLICE == 0:
                             await asyncio.sleep(0)
-                    await asyncio.sleep(LOOK_EVERY.total_seconds())
+                    if missing:
+                        await asyncio.sleep(LOOK_EVERY.total_seconds())
         except TimeoutError:
-            raise AuditLogBehindError(
-                f"{self._path}: a request of our own is not in this log {within.total_seconds():.0f} s after its "
-                "answer, so nothing can be said of what was asked before it. Does this cluster's audit policy log "
-                "writes, and is this its kube-apiserver's log?"
-            ) from None
+            if marker in missing:
+                raise AuditLogBehindError(
+                    f"{self._path}: a request of our own is not in this log {within.total_seconds():.0f} s after its "
+                    "answer, so nothing can be said of what was asked before it. Does this cluster's audit policy log "
+                    "writes, and is this its kube-apiserver's log?"
+                ) from None
+        return found
 
     def _next_line(self) -> bytes | None:
         """The next whole line; None at the end there is now."""
@@ -161,8 +176,7 @@ def weigh(observed: Iterable[Observed], decisions: Iterable[Decision], homes: Ma
 
 def contradiction(observed: Observed, decisions: list[Decision]) -> str:
     """What the log says to the contrary; empty if it agrees."""
-    forwarded = observed.door is Door.KUBE_APISERVER or observed.outcome is Outcome.ALLOWED
-    if not forwarded:
+    if not observed.is_noted:
         # Refused by the gateway itself, after a review whose verdict is in no log.
         return "it reached the kube-apiserver all the same" if decisions else ""
     if not decisions:
