@@ -125,9 +125,9 @@ class AuditLog:
         except TimeoutError:
             if marker in missing:
                 raise AuditLogBehindError(
-                    f"{self._path}: a request of our own is not in this log {within.total_seconds():.0f} s after its "
-                    "answer, so nothing can be said of what was asked before it. Does this cluster's audit policy log "
-                    "writes, and is this its kube-apiserver's log?"
+                    f"{self._path}: a request of our own is not in this log {within.total_seconds():.0f} s after "
+                    "its answer, so nothing can be said of what was asked before it. Does this cluster's audit "
+                    "policy log writes, and is this its kube-apiserver's log?"
                 ) from None
         return found
 
