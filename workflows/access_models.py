@@ -83,6 +83,7 @@ class Hole:
     verb: str
     resource: str
     place: str
+    """As in a table's row."""
     door: Door
     expected: Outcome
     observed: Outcome
@@ -91,10 +92,10 @@ class Hole:
     said: str = ""
 
     def __str__(self) -> str:
-        said = f" {self.said}" if self.said else ""
+        answer = f"{self.code} {self.said}".rstrip() if self.code else f"no answer: {self.said}"
         return (
-            f'"{self.tenant}" {self.verb} {self.resource} in {self.place} at the {self.door}: '
-            f"expected {self.expected}, observed {self.observed} ({self.code or 'no answer'}{said})"
+            f'"{self.tenant}" {self.verb} {self.resource} ({self.place}) at the {self.door}: '
+            f"expected {self.expected}, observed {self.observed}: {answer}"
         )
 
 

@@ -59,7 +59,7 @@ def test_a_door_that_lets_through_is_a_hole_there(door: Door) -> None:
     matrix = observed((door, "secrets", "get", B.namespace, Outcome.ALLOWED))
     (hole,) = matrix.holes
     assert str(hole) == (
-        f'"tenant-a" get secrets in tenant-b at the {door}: expected denied, observed allowed (299 as the test wants)'
+        f'"tenant-a" get secrets (tenant-b) at the {door}: expected denied, observed allowed: 299 as the test wants'
     )
     seen = row(matrix, "secrets", "tenant-b")
     marks = {Door.GATEWAY: seen.gateway[0], Door.KUBE_APISERVER: seen.kube_apiserver[0]}

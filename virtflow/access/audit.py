@@ -102,8 +102,8 @@ class AuditLog:
     ) -> list[Decision]:
         """The events with one of these words, once those with the audit ids `marker` and `ids` are there.
 
-        An event is noted a moment after its answer, so that the marker's may come before the others'. If some of `ids`
-        are not there in time, it is without them; without the marker nothing can be said. Raises AuditLogBehindError.
+        An event is noted a moment after its answer, so that the marker's may come before the others'. Those that do
+        not come in time are missing; without the marker nothing can be said. Raises AuditLogBehindError.
         """
         wanted, end = [word.encode() for word in words], marker.encode()
         missing, found = {marker, *ids}, []

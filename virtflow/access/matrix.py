@@ -25,7 +25,8 @@ CLUSTER_WIDE = frozenset({"list", "watch", "create", "deletecollection"})
 WHOLE_CLUSTER = ""
 """The place that is no namespace."""
 OWN = "own"
-"""What the tenant's own namespace is called in a table."""
+"""What the tenant's own namespace is called in a table. Another's has its tenant's name."""
+EVERYWHERE = "whole cluster"
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ def is_offered(cell: Cell) -> bool:
 
 
 def place_name(cell: Cell, tenants: Iterable[Tenant]) -> str:
-    """The place as people say it: their own, a tenant's, the cluster."""
+    """The place as a table says it: their own namespace, a tenant's, the cluster."""
     if cell.place == cell.actor.namespace:
         return OWN
     names = {each.namespace: each.name for each in tenants}
-    return names[cell.place] if cell.place else "whole cluster"
+    return names[cell.place] if cell.place else EVERYWHERE
