@@ -27,7 +27,11 @@ def respond(code: int, body: Object, headers: Mapping[str, str] | None = None) -
 def relay(answer: Answer) -> Response:
     """What the kube-apiserver answered, as it came."""
     headers = {"Retry-After": str(RETRY_AFTER)} if answer.code == 429 else {}
-    response = respond(answer.code, answer.body, headers)
+    if answer.code < 400 and answer.text:
+        # A list may have megabytes, which take longer to write anew than all else that is done here.
+        response = Response(answer.text, answer.code, media_type="application/json")
+    else:
+        response = respond(answer.code, answer.body, headers)
     # As bytes: a warning may quote a field's name in any script, which Starlette would encode as Latin-1.
     response.raw_headers += [(b"warning", text.encode(errors="surrogateescape")) for text in answer.warnings]
     return response

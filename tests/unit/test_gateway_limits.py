@@ -5,6 +5,7 @@ import signal
 import socket
 import ssl
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -16,8 +17,9 @@ import pytest
 
 from clusters.gateway import requests
 from clusters.gateway.limits import STRANGERS, TENANT_REQUESTS
+from clusters.gateway.manifest import decode
 from clusters.local import pki
-from tests.unit.gateway_support import REVIEWS, Setup, running_apiserver, running_gateway
+from tests.unit.gateway_support import REVIEWS, VM, Setup, running_apiserver, running_gateway
 from virtflow.kube import Object
 
 pytestmark = pytest.mark.anyio
@@ -129,6 +131,32 @@ async def test_a_body_that_does_not_come_is_408(gateway: Setup, monkeypatch: pyt
     response = await gateway.http.post("/virtualmachines", content=dripping(), headers=headers)
     assert (response.status_code, response.json()["reason"]) == (408, "RequestTimeout")
     assert gateway.lines()[-1]["verdict"] == "bad request"
+
+
+async def test_a_large_body_is_read_beside_the_others_requests_and_one_of_a_tenant_at_a_time(
+    gateway: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    go_on = threading.Event()
+
+    def slow_decode(body: bytes, media_type: str) -> Object:
+        begun.append(len(body))
+        assert go_on.wait(PATIENCE)
+        return decode(body, media_type)
+
+    monkeypatch.setattr(requests, "decode", slow_decode)
+    large = {**VM, "spec": {"a": "x" * requests.SMALL_BODY}}
+    async with asyncio.TaskGroup() as group:
+        try:
+            own = [group.create_task(gateway.http.post("/virtualmachines", json=large, headers=GOOD)) for _ in "12"]
+            await until(lambda: len(begun) == 1)
+            others = group.create_task(gateway.http.post("/virtualmachines", json=large, headers=OTHER))
+            await until(lambda: len(begun) == 2)
+            assert (await gateway.http.get("/virtualmachines", headers=GOOD)).status_code == 200
+            assert len(begun) == 2
+        finally:
+            go_on.set()
+    assert {task.result().status_code for task in [*own, others]} == {200}
 
 
 async def test_a_request_has_one_time_for_all_it_takes(tmp_path: Path) -> None:
