@@ -15,7 +15,6 @@ cachetools has a cache with a lifetime, but it knows one clock and no flights. B
 and the locks, what it would bring is the order of an OrderedDict.
 """
 
-import asyncio
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
@@ -23,7 +22,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from math import inf
 from typing import Generic, TypeVar
-from weakref import WeakValueDictionary
+
+from clusters.gateway.limits import Turns
 
 __all__ = ["LIFETIME", "Review", "ReviewCache"]
 
@@ -60,14 +60,13 @@ class ReviewCache(Generic[Answer]):
         self._monotonic = monotonic
         self._wall = wall
         self._reviews: OrderedDict[bytes, tuple[float, Review[Answer]]] = OrderedDict()
-        # A lock lives as long as somebody holds it or waits for it.
-        self._asking: WeakValueDictionary[bytes, asyncio.Lock] = WeakValueDictionary()
+        self._asking = Turns()
 
     async def get(self, key: bytes, ask: Callable[[], Awaitable[Review[Answer]]]) -> Review[Answer]:
         """The review under this key; `ask` makes it where there is none that may be used, and raises a refusal."""
         if review := self._usable(key):
             return review
-        async with self._asking.setdefault(key, asyncio.Lock()):
+        async with self._asking.of(key):
             if review := self._usable(key):
                 return review
             asked = self._monotonic()

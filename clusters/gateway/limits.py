@@ -4,19 +4,23 @@ Every bound is of what is under way, not of what comes in a second: what is slow
 it is told at once to come again, as the kube-apiserver does, and has cost nothing but that answer.
 
 - A tenant's requests: a flood of one tenant's finds its own room full and nobody else's.
+- Reading a large body, which takes up to two seconds of CPU: a thread's, so that the others' requests go on beside
+  it, and one at a time of each tenant.
 - TokenReviews of strangers, which is who sends a token that was never seen to be good. Without a bound, anybody who
   can reach the port could make the kube-apiserver check signatures. Who was let in before is no stranger, so a flood
   of forged tokens keeps out only those who come for the first time.
 """
 
+import asyncio
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from weakref import WeakValueDictionary
 
 from clusters.gateway.status import StatusError
 
-__all__ = ["BODY_LIMIT", "REQUEST_LIMIT", "STOP_LIMIT", "STRANGERS", "TENANT_REQUESTS", "Rooms"]
+__all__ = ["BODY_LIMIT", "REQUEST_LIMIT", "STOP_LIMIT", "STRANGERS", "TENANT_REQUESTS", "Rooms", "Turns"]
 
 REQUEST_LIMIT = timedelta(seconds=30)
 """For a request's reviews, its body and its answer by the kube-apiserver."""
@@ -29,6 +33,19 @@ TENANT_REQUESTS = 50
 STRANGERS = 50
 """TokenReviews, of all strangers together."""
 RETRY_AFTER = timedelta(seconds=1)
+
+
+class Turns:
+    """One at a time for each; the others of it wait. A lock lives as long as somebody holds it or waits for it."""
+
+    def __init__(self) -> None:
+        self._locks: WeakValueDictionary[Hashable, asyncio.Lock] = WeakValueDictionary()
+
+    def of(self, key: Hashable) -> asyncio.Lock:
+        return self._locks.setdefault(key, asyncio.Lock())
+
+    def __len__(self) -> int:
+        return len(self._locks)
 
 
 class Rooms:

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from clusters.gateway.access import Access
 from clusters.gateway.access_log import Record
 from clusters.gateway.identity import unauthenticated
-from clusters.gateway.limits import BODY_LIMIT
+from clusters.gateway.limits import BODY_LIMIT, Turns
 from clusters.gateway.manifest import JSON, MEDIA_TYPES, ManifestError, decode
 from clusters.gateway.offered import Endpoint
 from clusters.gateway.status import REASONS, StatusError
@@ -39,6 +39,10 @@ MAX_BODY = 1024 * 1024
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,47}")
 BEARER = re.compile(r"Bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
+SMALL_BODY = 8 * 1024
+"""Bytes that are read at once, which takes some ten milliseconds at most."""
+LARGE_BODIES = Turns()
+"""By tenant."""
 MAX_NAME = 253
 # Names go into the kube-apiserver's path, where ".." would be another path.
 NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -166,7 +170,7 @@ async def read_manifest(request: Request, endpoint: Endpoint) -> Object:
     media_type = media_type_of(request.headers)
     if media_type not in MEDIA_TYPES:
         raise StatusError(415, f"Send the manifest as one of {', '.join(MEDIA_TYPES)}, uncompressed.")
-    manifest = decoded(await read_bytes(request), media_type)
+    manifest = await decoded(request, await read_bytes(request), media_type)
     resource = endpoint.resource
     # Not left to the kube-apiserver: on its way to a mutating webhook it gives the object the kind of the path.
     if (manifest.get("apiVersion"), manifest.get("kind")) != (resource.api_version, resource.kind):
@@ -182,7 +186,7 @@ async def read_options(request: Request) -> Object | None:
         return None
     if media_type_of(request.headers) != JSON:
         raise StatusError(415, f"Send the options as {JSON}, uncompressed, or none at all.")
-    return decoded(body, JSON)
+    return await decoded(request, body, JSON)
 
 
 def media_type_of(headers: Headers) -> str:
@@ -193,9 +197,12 @@ def media_type_of(headers: Headers) -> str:
     return content_types[0].partition(";")[0].strip().lower()
 
 
-def decoded(body: bytes, media_type: str) -> Object:
+async def decoded(request: Request, body: bytes, media_type: str) -> Object:
     try:
-        return decode(body, media_type)
+        if len(body) <= SMALL_BODY:
+            return decode(body, media_type)
+        async with LARGE_BODIES.of(request.state.record.tenant):
+            return await asyncio.to_thread(decode, body, media_type)
     except ManifestError as error:
         raise StatusError(400, str(error)) from error
 

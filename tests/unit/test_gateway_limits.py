@@ -5,19 +5,25 @@ import signal
 import socket
 import ssl
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
 import anyio
 import httpx
 import pytest
+from starlette.responses import Response
+from starlette.types import Message
 
 from clusters.gateway import requests
-from clusters.gateway.limits import STRANGERS, TENANT_REQUESTS
+from clusters.gateway.answers import InPlace, Paced
+from clusters.gateway.limits import STRANGERS, TENANT_REQUESTS, Rooms
+from clusters.gateway.manifest import decode
+from clusters.gateway.status import StatusError
 from clusters.local import pki
-from tests.unit.gateway_support import REVIEWS, Setup, running_apiserver, running_gateway
+from tests.unit.gateway_support import REVIEWS, VM, Setup, running_apiserver, running_gateway
 from virtflow.kube import Object
 
 pytestmark = pytest.mark.anyio
@@ -118,6 +124,45 @@ async def test_who_may_not_is_asked_about_the_very_one(gateway: Setup) -> None:
     assert [line["code"] for line in gateway.lines()] == [403, 403]
 
 
+async def nothing() -> Message:
+    raise AssertionError("nobody asks for more of the request")
+
+
+async def test_a_long_answer_is_sent_in_pieces() -> None:
+    sent: list[Message] = []
+    body = bytes(range(256)) * 1000
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await Paced(body)({}, nothing, send)
+    pieces = [message["body"] for message in sent[1:]]
+    assert b"".join(pieces) == body
+    assert len(pieces) > 1
+    assert [message["more_body"] for message in sent[1:]] == [True] * (len(pieces) - 1) + [False]
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_an_answer_that_is_not_read_keeps_its_place(is_lost: bool) -> None:
+    rooms, sending = Rooms(1, "requests"), 0
+
+    async def send(_: Message) -> None:
+        nonlocal sending
+        sending += 1
+        with pytest.raises(StatusError, match="1 requests are under way"), rooms.place("a"):
+            pass
+        if is_lost:
+            raise ConnectionResetError
+
+    place = ExitStack()
+    place.enter_context(rooms.place("a"))
+    with pytest.raises(ConnectionResetError) if is_lost else nullcontext():
+        await InPlace(Response("answer"), place)({"type": "http"}, nothing, send)
+    assert sending
+    with rooms.place("a"):
+        pass
+
+
 async def test_a_body_that_does_not_come_is_408(gateway: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "BODY_LIMIT", timedelta(milliseconds=100))
 
@@ -129,6 +174,32 @@ async def test_a_body_that_does_not_come_is_408(gateway: Setup, monkeypatch: pyt
     response = await gateway.http.post("/virtualmachines", content=dripping(), headers=headers)
     assert (response.status_code, response.json()["reason"]) == (408, "RequestTimeout")
     assert gateway.lines()[-1]["verdict"] == "bad request"
+
+
+async def test_a_large_body_is_read_beside_the_others_requests_and_one_of_a_tenant_at_a_time(
+    gateway: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[int] = []
+    go_on = threading.Event()
+
+    def slow_decode(body: bytes, media_type: str) -> Object:
+        begun.append(len(body))
+        assert go_on.wait(PATIENCE)
+        return decode(body, media_type)
+
+    monkeypatch.setattr(requests, "decode", slow_decode)
+    large = {**VM, "spec": {"a": "x" * requests.SMALL_BODY}}
+    async with asyncio.TaskGroup() as group:
+        try:
+            own = [group.create_task(gateway.http.post("/virtualmachines", json=large, headers=GOOD)) for _ in "12"]
+            await until(lambda: len(begun) == 1)
+            others = group.create_task(gateway.http.post("/virtualmachines", json=large, headers=OTHER))
+            await until(lambda: len(begun) == 2)
+            assert (await gateway.http.get("/virtualmachines", headers=GOOD)).status_code == 200
+            assert len(begun) == 2
+        finally:
+            go_on.set()
+    assert {task.result().status_code for task in [*own, others]} == {200}
 
 
 async def test_a_request_has_one_time_for_all_it_takes(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class Door:
             values.clear()
 
     def summary(self) -> Object:
-        figures: Object = {"requests/s": self.a_second}
+        figures: Object = {"requests/s": list(self.a_second)}
         for what, values in (("create", self.created), ("get", self.got)):
             figures |= {f"{what} P50": percentile(values, 50), f"{what} P99": percentile(values, 99)}
         return figures

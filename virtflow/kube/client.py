@@ -63,6 +63,8 @@ class Response:
     code: int
     body: Object
     warnings: list[str] = field(default_factory=list)
+    text: bytes = b""
+    """The body as it came, which is JSON where it was no refusal."""
 
 
 class KubeClient:
@@ -129,7 +131,7 @@ class KubeClient:
             response.release()
         is_message = response.status >= 400 or response.content_type == "text/plain"
         decoded = _message(response.status, text) if is_message else _decode(text, f"The answer to {method} {path}")
-        return Response(response.status, decoded, response.headers.getall("Warning", []))
+        return Response(response.status, decoded, response.headers.getall("Warning", []), text)
 
     async def request(self, method: str, path: str, **kwargs: Any) -> Object:
         """`send`, but a refusal is raised as `KubeError`."""
