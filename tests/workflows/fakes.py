@@ -25,6 +25,7 @@ from workflows.models import (
     VirtualMachineState,
     VirtualMachineWait,
 )
+from workflows.quota_models import Strain, StuckWait
 from workflows.tenant_models import Tenant, TenantOrder
 
 __all__ = ["ORDER", "TENANT", "World", "refused"]
@@ -47,9 +48,11 @@ class World:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.made: list[str] = []
+        """Namespaces of the tenants that were made, in order."""
         self.code = 201
         self.fails = ""
-        """Is refused."""
+        """Is refused. Of `create_tenant` it may also be a namespace."""
         self.hangs = ""
         """Goes on until it is cancelled."""
         self.is_deaf = ""
@@ -82,7 +85,8 @@ class World:
 
     @activity.defn
     async def create_tenant(self, order: TenantOrder) -> Tenant:
-        await self._act("create_tenant")
+        await self._act("create_tenant", order.namespace if order.namespace in (self.fails, self.hangs) else "")
+        self.made.append(order.namespace)
         return Tenant(order.name, order.namespace, [f"{order.name}-user"])
 
     @activity.defn
@@ -134,6 +138,11 @@ class World:
         return ScaleState(4, 4, 4, 69)
 
     @activity.defn
+    async def await_stuck(self, _wait: StuckWait) -> Strain:
+        await self._act("await_stuck")
+        return Strain(4, 3, 2, ["exceeded quota"], is_quota=True)
+
+    @activity.defn
     async def run_load(self, _run: LoadRun) -> LoadOutcome:
         await self._act("run_load")
         await self._until(self.load_ends)
@@ -168,6 +177,7 @@ class World:
             self.read_autoscaler,
             self.await_replicas,
             self.await_settled,
+            self.await_stuck,
             self.run_load,
             self.await_load,
             self.stop_load,
