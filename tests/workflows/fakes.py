@@ -42,6 +42,7 @@ from workflows.models import (
     VirtualMachineState,
     VirtualMachineWait,
 )
+from workflows.quota_models import Strain, StuckWait
 from workflows.tenant_models import Tenant, TenantOrder
 
 __all__ = ["ORDER", "TENANT", "World", "refused"]
@@ -72,9 +73,11 @@ class World:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.made: list[str] = []
+        """Namespaces of the tenants that were made, in order."""
         self.code = 201
         self.fails = ""
-        """Is refused."""
+        """Is refused. Of `create_tenant` it may also be a namespace."""
         self.hangs = ""
         """Goes on until it is cancelled."""
         self.is_deaf = ""
@@ -107,7 +110,8 @@ class World:
 
     @activity.defn
     async def create_tenant(self, order: TenantOrder) -> Tenant:
-        await self._act("create_tenant")
+        await self._act("create_tenant", order.namespace if order.namespace in (self.fails, self.hangs) else "")
+        self.made.append(order.namespace)
         return Tenant(order.name, order.namespace, [f"{order.name}-user"])
 
     @activity.defn
@@ -157,6 +161,11 @@ class World:
     async def await_settled(self, _wait: SettleWait) -> ScaleState:
         await self._act("await_settled")
         return ScaleState(4, 4, 4, 69)
+
+    @activity.defn
+    async def await_stuck(self, _wait: StuckWait) -> Strain:
+        await self._act("await_stuck")
+        return Strain(4, 3, 2, ["exceeded quota"], is_quota=True)
 
     @activity.defn
     async def run_load(self, _run: LoadRun) -> LoadOutcome:
@@ -218,6 +227,7 @@ class World:
             self.read_autoscaler,
             self.await_replicas,
             self.await_settled,
+            self.await_stuck,
             self.run_load,
             self.await_load,
             self.stop_load,
