@@ -2,32 +2,40 @@
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import yaml
 from temporalio import activity
 
 from activities.errors import gave_up, refusals_are_final
 from activities.heartbeat import heartbeating
+from activities.strain import strain_of
 from virtflow.errors import VirtflowError
 from virtflow.kube import Informer, KubeClient, Object, Resource
 from virtflow.kube.resources import HPAS, VMIRS
 from virtflow.sequence.scale import TOLERANCE, current_utilization, target_utilization
 from workflows.models import AutoscalerSpec, ReplicaSetOrder, ReplicaSetRef, ReplicasWait, ScaleState, SettleWait
+from workflows.quota_models import Strain, StuckWait
 
 __all__ = ["Autoscaling"]
 
 IN_BAND_FOR = 3.0
-"""Seconds the metric must stay in the band: one report may be from the moment between two sizes."""
+"""Seconds the metric must stay in the band, or all be stuck: one look may be between two sizes."""
+LOOK_EVERY = 0.25
+"""Seconds."""
 
 
 class Autoscaling:
     """Acts as the platform's administrator: replica sets and autoscalers are not among a tenant's rights."""
 
-    def __init__(self, kube: KubeClient, replica_sets: Informer, autoscalers: Informer) -> None:
+    def __init__(
+        self, kube: KubeClient, replica_sets: Informer, autoscalers: Informer, instances: Informer, quotas: Informer
+    ) -> None:
         self._kube = kube
         self._replica_sets = replica_sets
         self._autoscalers = autoscalers
+        self._instances = instances
+        self._quotas = quotas
 
     @activity.defn
     async def create_replica_set(self, order: ReplicaSetOrder) -> ReplicaSetRef:
@@ -87,6 +95,27 @@ class Autoscaling:
                 if not await self._comes_true(wait.target, lambda state: not rests(state), IN_BAND_FOR):
                     return self._state(wait.target)
 
+    @activity.defn
+    async def await_stuck(self, wait: StuckWait) -> Strain:
+        """Wait until the autoscaler wants more than is ready, a quota is why, and nothing of it moves any more."""
+        target = wait.target
+        async with heartbeating():
+            try:
+                async with asyncio.timeout(wait.within.total_seconds()):
+                    while True:
+                        strain = self._strain(target)
+                        if strain.is_quota and strain.desired > strain.ready:
+                            await asyncio.sleep(IN_BAND_FOR)
+                            if self._strain(target) == strain:
+                                return strain
+                        # A look at copies in memory; what it waits for is spread over many objects of four kinds.
+                        await asyncio.sleep(LOOK_EVERY)
+            except TimeoutError:
+                raise gave_up(
+                    f"The autoscaler {target.namespace}/{target.autoscaler} was not stuck at a quota within "
+                    f"{wait.within.total_seconds():.0f} s. {self._what_there_is(target)}"
+                ) from None
+
     async def _apply(self, resource: Resource, body: Object, order: ReplicaSetOrder) -> None:
         body["metadata"].setdefault("labels", {}).update(order.labels)
         await self._kube.apply(resource, body, order.namespace)
@@ -97,8 +126,7 @@ class Autoscaling:
         """Wait for a state of the two objects together, and name the last one if it does not come."""
         if not await self._comes_true(target, done, seconds):
             raise gave_up(
-                f"Replica set {target.namespace}/{target.name} did not {what} in time. It wants and has "
-                f"{self._state(target)}. {self._why(target)}"
+                f"Replica set {target.namespace}/{target.name} did not {what} in time. {self._what_there_is(target)}"
             )
         return self._state(target)
 
@@ -140,8 +168,22 @@ class Autoscaling:
         ratio = state.utilization / target_utilization(autoscaler["spec"])
         return math.isclose(ratio, 1, abs_tol=TOLERANCE)
 
-    def _why(self, target: ReplicaSetRef) -> str:
-        """The autoscaler's own conditions: an unknown metric, a missing request, a limit."""
-        autoscaler = self._autoscalers.get(target.namespace, target.autoscaler) or {}
-        conditions = autoscaler.get("status", {}).get("conditions", [])
-        return " ".join(f"{c['type']}={c['status']} {c['reason']}: {c['message']}." for c in conditions)
+    def _what_there_is(self, target: ReplicaSetRef) -> str:
+        state, strain = self._state(target), self._strain(target)
+        percent = "<unknown>" if state.utilization is None else f"{state.utilization} %"
+        return (
+            f"It has {state.replicas} replicas, {state.ready} of them ready; the autoscaler wants {state.desired} "
+            f"and sees a CPU use of {percent}. {'; '.join(strain.reasons) or 'Nobody says why'}."
+        )
+
+    def _strain(self, target: ReplicaSetRef) -> Strain:
+        return strain_of(
+            self._autoscalers.get(target.namespace, target.autoscaler) or {},
+            self._replica_sets.get(target.namespace, target.name) or {},
+            _in(target.namespace, self._instances),
+            _in(target.namespace, self._quotas),
+        )
+
+
+def _in(namespace: str, informer: Informer) -> Iterator[Object]:
+    return (obj for obj in informer.items() if obj["metadata"]["namespace"] == namespace)

@@ -7,8 +7,9 @@ from temporalio import activity
 from activities.errors import gave_up, refusals_are_final
 from activities.heartbeat import heartbeating
 from virtflow.kube import Informer, KubeClient, Object
-from virtflow.kube.resources import VMS
+from virtflow.kube.resources import PODS, VMS
 from workflows.models import VirtualMachineRef, VirtualMachineState, VirtualMachineWait
+from workflows.quota_models import ReasonWait
 
 __all__ = ["VirtualMachines"]
 
@@ -42,6 +43,44 @@ class VirtualMachines:
         return self._state(machine)
 
     @activity.defn
+    async def await_reason(self, wait: ReasonWait) -> str:
+        """Wait until a condition of this very machine says the words, and return all that it says."""
+        machine = wait.machine
+
+        def said(vm: Object | None) -> str:
+            if vm is None or vm["metadata"]["uid"] != machine.uid:
+                return ""
+            messages = (condition.get("message", "") for condition in vm.get("status", {}).get("conditions", []))
+            return next((message for message in messages if wait.words in message), "")
+
+        async with heartbeating():
+            try:
+                async with asyncio.timeout(wait.within.total_seconds()):
+                    return said(
+                        await self._machines.wait_for(machine.namespace, machine.name, lambda vm: bool(said(vm)))
+                    )
+            except TimeoutError:
+                raise gave_up(
+                    f"VirtualMachine {machine.namespace}/{machine.name} did not say {wait.words!r} within "
+                    f"{wait.within.total_seconds():.0f} s: {self._what_it_says(machine)}"
+                ) from None
+
+    @activity.defn
+    async def read_launcher_limits(self, machine: VirtualMachineRef) -> dict[str, str]:
+        """Of the container that holds the guest; empty while there is none."""
+        with refusals_are_final():
+            pods = await self._kube.list(
+                PODS, machine.namespace, selector=f"vm.kubevirt.io/name={machine.name},kubevirt.io=virt-launcher"
+            )
+        return {
+            resource: amount
+            for pod in pods
+            for container in pod["spec"]["containers"]
+            if container["name"] == "compute"
+            for resource, amount in container["resources"].get("limits", {}).items()
+        }
+
+    @activity.defn
     async def list_names(self, namespace: str) -> list[str]:
         with refusals_are_final():
             return [vm["metadata"]["name"] for vm in await self._kube.list(VMS, namespace)]
@@ -58,7 +97,14 @@ class VirtualMachines:
         )
 
     def _why_not_running(self, wait: VirtualMachineWait) -> str:
-        machine, state = wait.machine, self._state(wait.machine)
+        machine = wait.machine
+        return (
+            f"VirtualMachine {machine.namespace}/{machine.name} did not run within "
+            f"{wait.within.total_seconds():.0f} s: {self._what_it_says(machine)}"
+        )
+
+    def _what_it_says(self, machine: VirtualMachineRef) -> str:
+        state = self._state(machine)
         vm = self._machines.get(machine.namespace, machine.name)
         vmi = self._instances.get(machine.namespace, machine.name) or {}
         said = [
@@ -68,8 +114,4 @@ class VirtualMachines:
             if condition.get("message") or condition["status"] != "True"
         ]
         is_there = f"is {state.printable_status or 'without a status'}" if vm else "is not there"
-        return (
-            f"VirtualMachine {machine.namespace}/{machine.name} did not run within "
-            f"{wait.within.total_seconds():.0f} s: it {is_there}, its instance's phase is "
-            f"{state.phase or 'not set'}. {'; '.join(said)}"
-        ).strip()
+        return f"it {is_there}, its instance's phase is {state.phase or 'not set'}. {'; '.join(said)}".strip()

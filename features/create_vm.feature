@@ -32,7 +32,7 @@ Feature: A tenant creates a virtual machine
     And "tenant-a" has no virtual machine
 
   Scenario: A token that nobody issued opens nothing
-    When somebody lists the virtual machines of "tenant-a" with a token that nobody issued
+    When somebody lists the virtual machines of "tenant-a" with a token that is made up
     Then the gateway answers 401 "Unauthorized"
 
   Scenario: Another tenant's namespace is out of reach

@@ -5,10 +5,25 @@ from datetime import timedelta
 from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityCancellationType, ActivityConfig, LocalActivityConfig
 
-__all__ = ["CLEAN_UP", "EVIDENCE", "IDLE_TIMEOUT", "LOAD_TURN", "QUICK", "loading", "waiting"]
+__all__ = [
+    "ASKED_WITHIN",
+    "AT_ONCE",
+    "CLEAN_UP",
+    "CREATE_TENANT",
+    "EVIDENCE",
+    "IDLE_TIMEOUT",
+    "LOAD_TURN",
+    "QUICK",
+    "TRIED_WITHIN",
+    "loading",
+    "waiting",
+]
 
 IDLE_TIMEOUT = timedelta(minutes=10)
 """A scenario nobody speaks to for this long undoes what it made: its test runner is gone."""
+
+AT_ONCE = 25
+"""Of many like steps: more at a time end no sooner, and one that waits for its turn has not begun to run out."""
 
 # Refusals are not retried (activities raise them as non-retryable); what is retried is a server that is away.
 _RETRY = RetryPolicy(
@@ -48,6 +63,12 @@ CLEAN_UP = ActivityConfig(
 """Deleting, and waiting until it is gone. Tried for long: what it leaves, somebody else has to find."""
 
 
+ASKED_WITHIN = timedelta(minutes=1)
+"""A request of a tenant at one of the doors, or a look into a log: more only if a server is away."""
+
+TRIED_WITHIN = timedelta(minutes=10)
+"""All requests there are, as some tenants. A thousand take a few seconds; one that hangs takes half a minute."""
+
 LOAD_TURN = timedelta(minutes=20)
 """The longest that a load may wait for other loads to end."""
 
@@ -81,3 +102,7 @@ def waiting(limit: timedelta) -> ActivityConfig:
         retry_policy=_RETRY,
         cancellation_type=_WAIT,
     )
+
+
+CREATE_TENANT = waiting(timedelta(seconds=90))
+"""A few requests, and a wait for a quota that kube-controller-manager may have to learn of first."""

@@ -5,27 +5,24 @@ that has only been asked for, an activity that finishes all the same, and the un
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError
+from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.types import MethodAsyncSingleParam
 
 from workflows.failures import words_of
 
-__all__ = ["Saga", "run_child", "stop_if_cancelled", "uninterrupted"]
+__all__ = ["Saga", "at_once", "run_child", "stop_if_cancelled", "uninterrupted"]
 
 Workflow = TypeVar("Workflow")
 Order = TypeVar("Order")
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class _Compensation:
-    title: str
-    undo: Callable[[], Awaitable[None]]
+Compensation = tuple[str, Callable[[], Awaitable[None]]]
+"""What it is about, for who reads that it could not be undone, and the undoing."""
 
 
 class Saga:
@@ -35,21 +32,51 @@ class Saga:
     """
 
     def __init__(self) -> None:
-        self._compensations: list[_Compensation] = []
+        self._compensations: list[list[Compensation]] = []
 
-    def will_undo(self, title: str, undo: Callable[[], Awaitable[None]]) -> None:
-        self._compensations.append(_Compensation(title, undo))
+    def will_undo(self, *compensations: Compensation) -> None:
+        """Several are of things that were made together: they are undone together, too."""
+        self._compensations.append(list(compensations))
 
     async def undo(self) -> list[str]:
         """Run every compensation, whatever the others say; return what could not be undone, and why."""
         left: list[str] = []
         while self._compensations:
-            compensation = self._compensations.pop()
-            try:
-                await compensation.undo()
-            except ActivityError as error:
-                left.append(f"{compensation.title}: {words_of(error)}")
+            together = self._compensations.pop()
+            ends = await asyncio.gather(*(_undone(title, undo) for title, undo in together))
+            left += [end for end in ends if end]
         return left
+
+
+async def _undone(title: str, undo: Callable[[], Awaitable[None]]) -> str:
+    try:
+        await undo()
+    except ActivityError as error:
+        return f"{title}: {words_of(error)}"
+    return ""
+
+
+async def at_once(acts: Sequence[Callable[[], Awaitable[Result]]], most: int) -> list[Result]:
+    """The results of all, of which so many act at a time. Returns or raises when none acts any more.
+
+    One that fails does not keep the others from their end: what is half made is harder to undo.
+    """
+    room = asyncio.Semaphore(most)
+
+    async def in_turn(act: Callable[[], Awaitable[Result]]) -> Result:
+        async with room:
+            return await act()
+
+    # With exceptions as results: else a cancellation, or a failure, would be raised while others still act.
+    ends = await asyncio.gather(*(in_turn(act) for act in acts), return_exceptions=True)
+    failures = [end for end in ends if isinstance(end, BaseException)]
+    if not failures:
+        return [end for end in ends if not isinstance(end, BaseException)]
+    if len(ends) == 1:
+        raise failures[0]
+    raise ApplicationError(
+        f"{len(failures)} of {len(ends)} failed. The first: {words_of(failures[0])}", non_retryable=True
+    ) from failures[0]
 
 
 async def uninterrupted(work: Coroutine[Any, Any, Result]) -> Result:

@@ -9,17 +9,30 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from functools import partial
 
 from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
+    from activities.access import Access
     from activities.autoscaling import Autoscaling
+    from activities.evidence import Evidence
     from activities.gateway import Gateway
     from activities.tenants import Tenants
     from activities.virtual_machines import VirtualMachines
 
-from workflows.autoscale import AutoscaleUnderLoad
+from workflows.access_models import (
+    AccessMatrix,
+    AccessOrder,
+    DoorAnswer,
+    DoorRequest,
+    LoggedReason,
+    SecretOrder,
+    WithdrawnToken,
+    WithdrawnTokenOrder,
+)
+from workflows.autoscale import AutoscaleUnderLoad, PressAutoscaler
 from workflows.create_vm import CreateVirtualMachine
 from workflows.models import (
     Autoscaled,
@@ -31,9 +44,13 @@ from workflows.models import (
     ScenarioOrder,
     VirtualMachineCreated,
     VirtualMachineOrder,
+    VirtualMachineRef,
+    VirtualMachineState,
+    VirtualMachineWait,
 )
-from workflows.options import CLEAN_UP, QUICK, waiting
-from workflows.saga import Saga, run_child, uninterrupted
+from workflows.options import ASKED_WITHIN, AT_ONCE, CLEAN_UP, CREATE_TENANT, EVIDENCE, QUICK, TRIED_WITHIN, waiting
+from workflows.quota_models import Pressed, PressOrder, ReasonWait, Seen, Tries, seen_in
+from workflows.saga import Saga, at_once, run_child, uninterrupted
 from workflows.tenant_models import Tenant, TenantOrder
 
 __all__ = ["Scenario"]
@@ -98,11 +115,23 @@ class Scenario:
     @workflow.update
     async def create_tenant(self, order: TenantOrder) -> Tenant:
         with self._step():
-            self._saga.will_undo(
-                f"namespace {order.namespace}",
-                lambda: workflow.execute_activity_method(Tenants.delete_tenant, order, **CLEAN_UP),
-            )
-            return await workflow.execute_activity_method(Tenants.create_tenant, order, **QUICK)
+            [tenant] = await self._make_tenants([order])
+            return tenant
+
+    @workflow.update
+    async def create_tenants(self, orders: list[TenantOrder]) -> list[Tenant]:
+        with self._step():
+            return await self._make_tenants(orders)
+
+    async def _make_tenants(self, orders: list[TenantOrder]) -> list[Tenant]:
+        self._saga.will_undo(*((f"namespace {order.namespace}", partial(_remove_tenant, order)) for order in orders))
+        return await at_once([partial(_make_tenant, order) for order in orders], AT_ONCE)
+
+    @workflow.update
+    async def change_tenant(self, order: TenantOrder) -> Tenant:
+        """Bring a tenant that is there to another shape."""
+        with self._step():
+            return await _make_tenant(order)
 
     @workflow.update
     async def create_virtual_machine(self, order: VirtualMachineOrder) -> VirtualMachineCreated:
@@ -126,9 +155,42 @@ class Scenario:
             return await run_child(AutoscaleUnderLoad.run, order, name=f"autoscale-{self._children}")
 
     @workflow.update
+    async def press_autoscaler(self, order: PressOrder) -> Pressed:
+        with self._step():
+            self._children += 1
+            return await run_child(PressAutoscaler.run, order, name=f"press-{self._children}")
+
+    @workflow.update
     async def request_gateway(self, request: GatewayRequest) -> GatewayAnswer:
         with self._step():
-            return await workflow.execute_activity_method(Gateway.send, request, **QUICK)
+            return await _send(request)
+
+    @workflow.update
+    async def request_gateway_at_once(self, requests: list[GatewayRequest]) -> list[Seen]:
+        with self._step():
+            answers = await at_once([partial(_send, request) for request in requests], AT_ONCE)
+            return [seen_in(answer) for answer in answers]
+
+    @workflow.update
+    async def await_running(self, wait: VirtualMachineWait) -> VirtualMachineState:
+        with self._step():
+            return await workflow.execute_activity_method(VirtualMachines.await_running, wait, **waiting(wait.within))
+
+    @workflow.update
+    async def await_reason(self, wait: ReasonWait) -> str:
+        """What the machine's condition says that has the words, as the platform sees it."""
+        with self._step():
+            return await workflow.execute_activity_method(VirtualMachines.await_reason, wait, **waiting(wait.within))
+
+    @workflow.update
+    async def read_launcher_limits(self, machine: VirtualMachineRef) -> dict[str, str]:
+        with self._step():
+            return await workflow.execute_activity_method(VirtualMachines.read_launcher_limits, machine, **QUICK)
+
+    @workflow.update
+    async def observe_tries(self, namespace: str) -> Tries:
+        with self._step():
+            return await workflow.execute_local_activity_method(Evidence.observe_tries, namespace, **EVIDENCE)
 
     @workflow.update
     async def list_virtual_machines(self, namespace: str) -> list[str]:
@@ -136,7 +198,48 @@ class Scenario:
         with self._step():
             return await workflow.execute_activity_method(VirtualMachines.list_names, namespace, **QUICK)
 
+    @workflow.update
+    async def create_secret(self, order: SecretOrder) -> None:
+        """It goes with the tenant's namespace."""
+        with self._step():
+            await workflow.execute_activity_method(Access.create_secret, order, **QUICK)
+
+    @workflow.update
+    async def request_at_door(self, request: DoorRequest) -> DoorAnswer:
+        with self._step():
+            return await workflow.execute_activity_method(Access.request_at_door, request, **waiting(ASKED_WITHIN))
+
+    @workflow.update
+    async def try_everything(self, order: AccessOrder) -> AccessMatrix:
+        """It leaves nothing behind."""
+        with self._step():
+            return await workflow.execute_activity_method(Access.try_everything, order, **waiting(TRIED_WITHIN))
+
+    @workflow.update
+    async def withdraw_token(self, order: WithdrawnTokenOrder) -> WithdrawnToken:
+        with self._step():
+            return await workflow.execute_activity_method(
+                Gateway.withdraw_token, order, **waiting(order.watched_for + ASKED_WITHIN)
+            )
+
+    @workflow.update
+    async def read_logs(self, request_id: str) -> LoggedReason:
+        with self._step():
+            return await workflow.execute_activity_method(Access.read_logs, request_id, **waiting(ASKED_WITHIN))
+
     @workflow.signal
     def end(self) -> None:
         """Nothing more will be asked: clean up and finish."""
         self._ended = True
+
+
+async def _make_tenant(order: TenantOrder) -> Tenant:
+    return await workflow.execute_activity_method(Tenants.create_tenant, order, **CREATE_TENANT)
+
+
+async def _remove_tenant(order: TenantOrder) -> None:
+    await workflow.execute_activity_method(Tenants.delete_tenant, order, **CLEAN_UP)
+
+
+async def _send(request: GatewayRequest) -> GatewayAnswer:
+    return await workflow.execute_activity_method(Gateway.send, request, **QUICK)

@@ -27,7 +27,7 @@ from workflows.models import (
     VirtualMachineCreated,
     VirtualMachineOrder,
 )
-from workflows.options import CLEAN_UP, QUICK, waiting
+from workflows.options import CLEAN_UP, CREATE_TENANT, waiting
 from workflows.saga import Saga, run_child, stop_if_cancelled, uninterrupted
 from workflows.tenant_models import Tenant
 
@@ -85,10 +85,12 @@ class TenantJourney:
     async def _travel(self) -> None:
         order = self._order.tenant
         self._saga.will_undo(
-            f"namespace {order.namespace}",
-            lambda: workflow.execute_activity_method(Tenants.delete_tenant, order, **CLEAN_UP),
+            (
+                f"namespace {order.namespace}",
+                lambda: workflow.execute_activity_method(Tenants.delete_tenant, order, **CLEAN_UP),
+            )
         )
-        tenant = await workflow.execute_activity_method(Tenants.create_tenant, order, **QUICK)
+        tenant = await workflow.execute_activity_method(Tenants.create_tenant, order, **CREATE_TENANT)
         self._pass(JourneyPhase.TENANT_CREATED)
 
         # 1-11: what it makes, and what is made for it below, goes with the tenant's namespace

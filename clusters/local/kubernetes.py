@@ -51,6 +51,8 @@ HPA_FLAGS = {
     "horizontal-pod-autoscaler-cpu-initialization-period": "1s",
     "horizontal-pod-autoscaler-downscale-stabilization": "15s",
 }
+# A quota on a kind that is newer than the last look for kinds (every 30 s) is counted in the next full round.
+QUOTA_FLAGS = {"resource-quota-sync-period": "10s"}
 # Each is alone, and after a crash must not wait until its own old lease has run out.
 ALONE = {"leader-elect": "false", "kube-api-qps": "5000", "kube-api-burst": "10000"}
 
@@ -186,6 +188,7 @@ class Kubernetes:
             "use-service-account-credentials": "true",
             **ALONE,
             **HPA_FLAGS,
+            **QUOTA_FLAGS,
         }
 
     def _kube_scheduler(self) -> Mapping[str, object]:
@@ -219,7 +222,11 @@ KUBEVIRT_AND_PODS = [
     {"group": "apps", "resources": ["controllerrevisions"]},
     {"group": "autoscaling", "resources": ["horizontalpodautoscalers", "horizontalpodautoscalers/status"]},
 ]
-HARNESS = ["virtflow-admin", "system:serviceaccount:virtflow-system:iam-gateway"]
+TENANTS_KINDS = [{"group": "kubevirt.io"}, {"group": "", "resources": ["pods", "secrets"]}, {"group": "autoscaling"}]
+PLATFORM = [f"system:serviceaccounts:{namespace}" for namespace in ("kube-system", "kubevirt", "virtflow-system")]
+GATEWAY = "system:serviceaccount:virtflow-system:iam-gateway"
+HARNESS = ["virtflow-admin", GATEWAY]
+READS = ["get", "list", "watch"]
 WRITES = ["create", "update", "patch", "delete", "deletecollection"]
 
 AUDIT_POLICY: dict[str, Any] = {
@@ -235,6 +242,10 @@ AUDIT_POLICY: dict[str, Any] = {
         {"level": "None", "resources": [{"group": "", "resources": ["nodes", "nodes/status"]}]},
         # Whether the harness asks for more than it needs: its own reads, too, and those of the gateway for a tenant.
         {"level": "Metadata", "verbs": ["get", "list"], "users": HARNESS, "resources": [{"group": "kubevirt.io"}]},
+        # What a tenant reads, and what the gateway reads for one: whether it was let. Programs read all the time.
+        {"level": "Metadata", "verbs": READS, "users": [GATEWAY], "resources": TENANTS_KINDS},
+        {"level": "None", "verbs": READS, "userGroups": PLATFORM},
+        {"level": "Metadata", "verbs": READS, "userGroups": ["system:serviceaccounts"], "resources": TENANTS_KINDS},
         # The proof of a sequence is in the bodies: owner references, phases, replicas.
         {"level": "RequestResponse", "verbs": WRITES, "resources": KUBEVIRT_AND_PODS},
         # Everything else by name only. That includes token reviews and requests, whose bodies hold tokens.

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.e2e import steps
+from tests.e2e import access_steps, quota_steps, steps, tenant_steps
 from tests.e2e.check import FeatureError, Vocabulary, check_features, find_faults
 from tests.unit import vocabulary, vocabulary_of_coroutines
 
 FEATURES = Path(__file__).parents[2] / "features"
+STEPS = (steps, access_steps, tenant_steps, quota_steps)
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def scenario(folder: Path, steps: str) -> list[str]:
 
 def test_the_projects_own_features_have_no_fault() -> None:
     assert list(FEATURES.rglob("*.feature"))
-    check_features(FEATURES, [steps], ())
+    check_features(FEATURES, STEPS, ())
 
 
 def test_a_feature_that_uses_everything_has_no_fault(folder: Path) -> None:

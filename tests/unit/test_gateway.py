@@ -6,7 +6,6 @@ What only a real kube-apiserver can show (RBAC, impersonation, audit) is in test
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from urllib.parse import quote
 
 import httpx
@@ -16,31 +15,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clusters.gateway import ACCESS_REVIEW_SUFFIX, TENANT_ROLE, TOKEN_REVIEW_SUFFIX, manifests, tenant_binding
-from clusters.gateway.app import MAX_BODY
-from tests.unit.gateway_support import REVIEWS, TENANT, VM, Setup, running_gateway
+from clusters.gateway.requests import MAX_BODY
+from tests.unit.gateway_support import AUTH, REVIEWS, TENANT, VM, Setup, is_status
 from virtflow.kube import Object
 from virtflow.kube.resources import CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES
 
 pytestmark = pytest.mark.anyio
 
 BASE = "/apis/kubevirt.io/v1/namespaces/tenant-a/virtualmachines"
-AUTH = {"Authorization": "Bearer good"}
 JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture
-async def gateway(tmp_path: Path) -> AsyncIterator[Setup]:
-    async with running_gateway(tmp_path) as setup:
-        yield setup
-
-
-def is_status(response: httpx.Response, code: int, reason: str) -> bool:
-    body = response.json()
-    assert response.status_code == code, response.text
-    assert (body["apiVersion"], body["kind"], body["status"]) == ("v1", "Status", "Failure")
-    assert (body["code"], body["reason"]) == (code, reason)
-    request_id = {"reason": "RequestId", "message": response.headers["x-request-id"]}
-    return request_id in body["details"]["causes"]
 
 
 async def test_a_create_is_reviewed_twice_and_then_sent_as_the_tenant(gateway: Setup) -> None:
@@ -69,6 +52,7 @@ async def test_a_create_is_reviewed_twice_and_then_sent_as_the_tenant(gateway: S
             "group": "kubevirt.io",
             "version": "v1",
             "resource": "virtualmachines",
+            "subresource": "",
             "name": "",
         },
     }
@@ -315,13 +299,19 @@ async def test_the_access_log_says_who_what_and_why_but_not_the_token(gateway: S
     (line,) = gateway.lines()
     assert line.pop("time").endswith("Z")
     assert 0 < line.pop("latency_ms") < 10_000
+    request_id = response.headers["x-request-id"]
     assert line == {
-        "request_id": response.headers["x-request-id"],
+        "request_id": request_id,
+        "method": "POST",
         "user": TENANT,
         "tenant": "tenant-a",
         "namespace": "tenant-a",
         "verb": "create",
+        "resource": "virtualmachines",
+        "subresource": "",
         "name": "test-vm",
+        "token_review": request_id + TOKEN_REVIEW_SUFFIX,
+        "access_review": request_id + ACCESS_REVIEW_SUFFIX,
         "code": 200,
         "verdict": "allowed",
         "reason": "RBAC: as the test wants",

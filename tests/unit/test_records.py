@@ -301,3 +301,24 @@ async def test_who_is_cancelled_while_reading_leaves_the_rest_to_the_next(turns:
         await asyncio.gather(reading, return_exceptions=True)
         await asyncio.gather(records.catch_up(), records.catch_up())
         assert len(records.of_namespace("ns")) == 24
+
+
+@pytest.mark.anyio
+async def test_pods_that_virt_controller_was_refused_are_found_by_their_namespace(tmp_path: Path) -> None:
+    refused = {"responseStatus": {"code": 403}}
+    log = [
+        at(7, event(CONTROLLER, "create", "pods", "ns", "", **refused)),
+        at(5, event(CONTROLLER, "create", "pods", "ns", "", **refused)),
+        at(6, event(CONTROLLER, "create", "pods", "ns-2", "", **refused)),
+        at(6, event(SCHEDULER, "create", "pods", "ns", "", **refused)),
+        at(6, event(CONTROLLER, "create", "virtualmachineinstances", "ns", "", **refused)),
+        at(6, event(CONTROLLER, "create", "pods", "ns", "a", responseStatus={"code": 409})),
+        at(6, event(CONTROLLER, "create", "pods", "ns", "a", **made("u"))),
+    ]
+    (tmp_path / "audit.log").write_text("".join(json.dumps(each) + "\n" for each in log))
+    (tmp_path / "access.log").touch()
+    with closing(Records(tmp_path / "audit.log", tmp_path / "access.log")) as records:
+        await records.catch_up()
+        assert [moment.second for moment in records.refused_pods("ns")] == [5, 7]
+        assert records.refused_pods("nowhere") == []
+        assert len(records.of_namespace("ns")) == 1

@@ -3,17 +3,18 @@
 import asyncio
 import logging
 from datetime import timedelta
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from temporalio.exceptions import ActivityError, RetryState
+from temporalio.exceptions import ActivityError, ApplicationError, RetryState
 
 from workflows import saga
 from workflows.create_vm import CreateVirtualMachine
 from workflows.models import VirtualMachineOrder
-from workflows.saga import Saga, run_child, uninterrupted
+from workflows.saga import Saga, at_once, run_child, uninterrupted
 from workflows.tenant_models import Tenant
 
 ORDER = VirtualMachineOrder(Tenant("a", "a-1", ["a-user"]), "", {}, timedelta(minutes=1))
@@ -42,12 +43,83 @@ def test_everything_is_undone_once_in_reverse_whatever_fails(fails: list[bool]) 
             if fail:
                 raise failure()
 
-        one.will_undo(f"thing {number}", undo)
+        one.will_undo((f"thing {number}", undo))
     left = asyncio.run(one.undo())
     again = asyncio.run(one.undo())
     assert undone == list(reversed(range(len(fails))))
     assert [line.split(":")[0] for line in left] == [f"thing {n}" for n in reversed(range(len(fails))) if fails[n]]
     assert again == []
+
+
+def test_what_was_made_together_is_undone_together() -> None:
+    met = asyncio.Barrier(3)
+
+    async def meet() -> None:
+        await met.wait()
+        raise failure()
+
+    async def first() -> None:
+        assert met.broken or met.n_waiting == 0, "it did not wait for what was made later"
+
+    async def undo() -> list[str]:
+        one = Saga()
+        one.will_undo(("first", first))
+        one.will_undo(("a", meet), ("b", meet), ("c", meet))
+        async with asyncio.timeout(20):
+            return await one.undo()
+
+    assert [line.split(":")[0] for line in asyncio.run(undo())] == ["a", "b", "c"]
+
+
+@given(fails=st.lists(st.booleans(), max_size=12), most=st.integers(1, 5))
+def test_at_once_all_come_to_their_end_in_their_order_and_never_too_many_act(fails: list[bool], most: int) -> None:
+    acting: set[int] = set()
+    ended: set[int] = set()
+
+    async def act(number: int) -> int:
+        acting.add(number)
+        assert len(acting) <= most
+        await asyncio.sleep(0)
+        acting.remove(number)
+        ended.add(number)
+        if fails[number]:
+            raise ApplicationError(f"number {number}")
+        return number
+
+    async def together() -> list[int]:
+        return await at_once([partial(act, number) for number in range(len(fails))], most)
+
+    if any(fails):
+        with pytest.raises(ApplicationError) as raised:
+            asyncio.run(together())
+        assert f"number {fails.index(True)}" in raised.value.message
+        assert str(sum(fails)) in raised.value.message or len(fails) == 1
+    else:
+        assert asyncio.run(together()) == list(range(len(fails)))
+    assert ended == set(range(len(fails)))
+
+
+def test_a_cancellation_of_many_ends_when_the_last_has_ended() -> None:
+    ended: list[int] = []
+
+    async def act(number: int) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            for _ in range(number):
+                await asyncio.sleep(0)
+            ended.append(number)
+
+    async def cancelled() -> None:
+        task = asyncio.create_task(at_once([partial(act, number) for number in range(5)], 5))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert ended == list(range(5))
+
+    asyncio.run(cancelled())
 
 
 class Server:

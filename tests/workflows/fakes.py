@@ -6,6 +6,23 @@ from datetime import UTC, datetime, timedelta
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from workflows.access_models import (
+    AccessMatrix,
+    AccessOrder,
+    AccessRow,
+    AccessTable,
+    AccessTotals,
+    AuditEvidence,
+    Door,
+    DoorAnswer,
+    DoorRequest,
+    Hole,
+    LoggedReason,
+    Outcome,
+    SecretOrder,
+    WithdrawnToken,
+    WithdrawnTokenOrder,
+)
 from workflows.models import (
     AutoscalerSpec,
     CreateEvidence,
@@ -25,6 +42,7 @@ from workflows.models import (
     VirtualMachineState,
     VirtualMachineWait,
 )
+from workflows.quota_models import Strain, StuckWait
 from workflows.tenant_models import Tenant, TenantOrder
 
 __all__ = ["ORDER", "TENANT", "World", "refused"]
@@ -33,6 +51,14 @@ ORDER = TenantOrder("tenant-a", "tenant-a-1", {"virtflow.io/run": "r"})
 TENANT = Tenant("tenant-a", "tenant-a-1", ["tenant-a-user"])
 START = datetime(2026, 11, 23, 10, tzinfo=UTC)
 STRETCH = LoadStretch(100, 0, timedelta(milliseconds=50), timedelta(milliseconds=60), timedelta(milliseconds=70))
+
+
+MATRIX = AccessMatrix(
+    [AccessTable("tenant-a", [AccessRow("pods", "own", "✓ ", "✗·")])],
+    AccessTotals(cells=2, requests=4, holes=1),
+    [Hole("tenant-a", "get", "pods", "own", Door.KUBE_APISERVER, Outcome.ALLOWED, Outcome.DENIED, 403, "forbidden")],
+    AuditEvidence(3, ["the audit log says otherwise"], ["a stray"]),
+)
 
 
 def refused(message: str) -> ApplicationError:
@@ -47,9 +73,11 @@ class World:
 
     def __init__(self) -> None:
         self.calls: list[str] = []
+        self.made: list[str] = []
+        """Namespaces of the tenants that were made, in order."""
         self.code = 201
         self.fails = ""
-        """Is refused."""
+        """Is refused. Of `create_tenant` it may also be a namespace."""
         self.hangs = ""
         """Goes on until it is cancelled."""
         self.is_deaf = ""
@@ -82,7 +110,8 @@ class World:
 
     @activity.defn
     async def create_tenant(self, order: TenantOrder) -> Tenant:
-        await self._act("create_tenant")
+        await self._act("create_tenant", order.namespace if order.namespace in (self.fails, self.hangs) else "")
+        self.made.append(order.namespace)
         return Tenant(order.name, order.namespace, [f"{order.name}-user"])
 
     @activity.defn
@@ -134,6 +163,11 @@ class World:
         return ScaleState(4, 4, 4, 69)
 
     @activity.defn
+    async def await_stuck(self, _wait: StuckWait) -> Strain:
+        await self._act("await_stuck")
+        return Strain(4, 3, 2, ["exceeded quota"], is_quota=True)
+
+    @activity.defn
     async def run_load(self, _run: LoadRun) -> LoadOutcome:
         await self._act("run_load")
         await self._until(self.load_ends)
@@ -155,6 +189,31 @@ class World:
         await self._act("observe_scale_decisions")
         return [ScaleDecision(START, 1, 4, 200, 70, followed=True)]
 
+    @activity.defn
+    async def try_everything(self, order: AccessOrder) -> AccessMatrix:
+        assert order == AccessOrder([TENANT], [TENANT])
+        await self._act("try_everything")
+        return MATRIX
+
+    @activity.defn
+    async def request_at_door(self, request: DoorRequest) -> DoorAnswer:
+        await self._act(f"request_at_door {request.door}")
+        return DoorAnswer(403, "Forbidden", "no", "id")
+
+    @activity.defn
+    async def create_secret(self, order: SecretOrder) -> None:
+        await self._act(f"create_secret {order.name}")
+
+    @activity.defn
+    async def withdraw_token(self, order: WithdrawnTokenOrder) -> WithdrawnToken:
+        await self._act(f"withdraw_token {order.withdrawal}")
+        return WithdrawnToken(200, GatewayAnswer(401, {}, [], "id"), timedelta(seconds=9))
+
+    @activity.defn
+    async def read_logs(self, request_id: str) -> LoggedReason:
+        await self._act(f"read_logs {request_id}")
+        return LoggedReason("unauthenticated", "why", 0, [])
+
     @property
     def activities(self) -> tuple[object, ...]:
         return (
@@ -168,8 +227,14 @@ class World:
             self.read_autoscaler,
             self.await_replicas,
             self.await_settled,
+            self.await_stuck,
             self.run_load,
             self.await_load,
             self.stop_load,
             self.observe_scale_decisions,
+            self.try_everything,
+            self.request_at_door,
+            self.create_secret,
+            self.withdraw_token,
+            self.read_logs,
         )

@@ -9,8 +9,9 @@ from temporalio.worker import Replayer, Worker
 from tests.workflows.conftest import TASK_QUEUE, until_cancel_is_requested
 from tests.workflows.fakes import World
 from virtflow.temporal import DATA_CONVERTER
-from workflows.autoscale import AutoscaleUnderLoad
+from workflows.autoscale import AutoscaleUnderLoad, PressAutoscaler
 from workflows.models import AutoscaleOrder, LoadOrder, ReplicaSetRef
+from workflows.quota_models import PressOrder
 
 TARGET = ReplicaSetRef("tenant-a-1", "vmirs", "hpa")
 LOAD = LoadOrder(TARGET, 10, timedelta(seconds=5), timedelta(minutes=5))
@@ -62,7 +63,7 @@ async def test_a_load_that_ends_first_is_a_failure(client: Client, worker: Calla
         world.load_ends.set()
         with pytest.raises(WorkflowFailureError) as failure:
             await handle.result()
-    assert "before the replica set had settled" in str(failure.value.cause)
+    assert "before the replica set had settled, or got stuck" in str(failure.value.cause)
 
 
 @pytest.mark.anyio
@@ -77,7 +78,7 @@ async def test_a_load_that_fails_before_its_turn_is_not_waited_for(
         world.load_ends.set()
         with pytest.raises(WorkflowFailureError) as failure:
             await handle.result()
-    assert "before the replica set had settled" in str(failure.value.cause)
+    assert "before the replica set had settled, or got stuck" in str(failure.value.cause)
     assert "await_settled" not in world.calls
 
 
@@ -120,5 +121,35 @@ async def test_its_history_replays(client: Client, worker: Callable[..., Worker]
     async with worker(*world.activities):
         handle = await client.start_workflow(AutoscaleUnderLoad.run, ORDER, id="a", task_queue=TASK_QUEUE)
         await handle.result()
-    replayer = Replayer(workflows=[AutoscaleUnderLoad], data_converter=DATA_CONVERTER)
+        pressing = await client.start_workflow(PressAutoscaler.run, PRESS, id="p", task_queue=TASK_QUEUE)
+        await pressing.result()
+    replayer = Replayer(workflows=[AutoscaleUnderLoad, PressAutoscaler], data_converter=DATA_CONVERTER)
     assert (await replayer.replay_workflow(await handle.fetch_history())).replay_failure is None
+    assert (await replayer.replay_workflow(await pressing.fetch_history())).replay_failure is None
+
+
+PRESS = PressOrder(TARGET, LOAD, timedelta(minutes=1))
+
+
+@pytest.mark.anyio
+async def test_load_on_a_stuck_autoscaler_ends_when_it_is_stuck(
+    client: Client, worker: Callable[..., Worker]
+) -> None:
+    world = World()
+    async with worker(*world.activities):
+        pressed = await client.execute_workflow(PressAutoscaler.run, PRESS, id="p", task_queue=TASK_QUEUE)
+    assert set(world.calls[:2]) == {"run_load", "await_load"}
+    assert world.calls[2:] == ["await_stuck", "stop_load", "load ended"]
+    assert (pressed.strain.desired, pressed.strain.ready, pressed.load.never_started) == (4, 2, 0)
+
+
+@pytest.mark.anyio
+async def test_load_ends_also_when_the_autoscaler_is_never_stuck(
+    client: Client, worker: Callable[..., Worker]
+) -> None:
+    world = World()
+    world.fails = "await_stuck"
+    async with worker(*world.activities):
+        with pytest.raises(WorkflowFailureError):
+            await client.execute_workflow(PressAutoscaler.run, PRESS, id="p", task_queue=TASK_QUEUE)
+    assert world.calls[-2:] == ["stop_load", "load ended"]

@@ -10,7 +10,9 @@ from tests.workflows.conftest import TASK_QUEUE
 from tests.workflows.fakes import ORDER, TENANT, World
 from virtflow.temporal import DATA_CONVERTER
 from virtflow.worker import WORKFLOWS
-from workflows.models import ScenarioOrder, VirtualMachineOrder
+from workflows.failures import words_of
+from workflows.models import GatewayRequest, ScenarioOrder, Verb, VirtualMachineOrder, VirtualMachineRef
+from workflows.quota_models import Seen
 from workflows.scenario import Scenario
 
 SCENARIO = ScenarioOrder("r", "a feature", "a scenario", {}, timedelta(minutes=10))
@@ -121,12 +123,97 @@ async def test_silence_undoes(environment: WorkflowEnvironment, worker: Callable
     assert world.calls == ["create_tenant", "delete_tenant tenant-a-1"]
 
 
+MANY = [type(ORDER)(f"tenant-{number}", f"tenant-{number}-1", {}) for number in range(60)]
+
+
+@pytest.mark.anyio
+async def test_many_tenants_come_at_once_and_are_all_undone(
+    client: Client, worker: Callable[..., Worker]
+) -> None:
+    world = World()
+    async with worker(*world.activities):
+        handle = await start(client)
+        await handle.execute_update(Scenario.create_tenant, ORDER)
+        tenants = await handle.execute_update(Scenario.create_tenants, MANY)
+        await handle.signal(Scenario.end)
+        assert await handle.result() == []
+    assert [tenant.namespace for tenant in tenants] == [order.namespace for order in MANY]
+    # The last step's first; the tenants of one step have no order among themselves.
+    undone = [call.removeprefix("delete_tenant ") for call in world.calls if call.startswith("delete_tenant")]
+    assert sorted(undone[:-1]) == sorted(order.namespace for order in MANY)
+    assert undone[-1] == "tenant-a-1"
+
+
+@pytest.mark.anyio
+async def test_one_of_many_that_fails_is_told_when_the_others_have_ended(
+    client: Client, worker: Callable[..., Worker]
+) -> None:
+    world = World()
+    world.fails = MANY[3].namespace
+    async with worker(*world.activities):
+        handle = await start(client)
+        with pytest.raises(WorkflowUpdateFailedError) as raised:
+            await handle.execute_update(Scenario.create_tenants, MANY)
+        assert len(world.made) == len(MANY) - 1, "the others were left half made"
+        await handle.signal(Scenario.end)
+        assert await handle.result() == []
+    assert words_of(raised.value) == f"1 of 60 failed. The first: {MANY[3].namespace} is refused"
+    assert sum(call.startswith("delete_tenant") for call in world.calls) == len(MANY)
+
+
+@pytest.mark.anyio
+async def test_cancel_in_the_middle_of_many_undoes_all_of_them_after_the_last_has_ended(
+    client: Client, worker: Callable[..., Worker]
+) -> None:
+    world = World()
+    world.hangs = MANY[-1].namespace
+    async with worker(*world.activities):
+        handle = await start(client)
+        step = await handle.start_update(Scenario.create_tenants, MANY, wait_for_stage=WorkflowUpdateStage.ACCEPTED)
+        await world.reached.wait()
+        await handle.cancel()
+        assert await handle.result() == []
+        with pytest.raises(WorkflowUpdateFailedError):
+            await step.result()
+    first = next(place for place, call in enumerate(world.calls) if call.startswith("delete_tenant"))
+    assert f"{MANY[-1].namespace} cancelled" in world.calls[:first]
+    assert set(world.calls[first:]) == {f"delete_tenant {order.namespace}" for order in MANY}
+
+
+@pytest.mark.anyio
+async def test_a_tenant_that_is_changed_is_undone_once(client: Client, worker: Callable[..., Worker]) -> None:
+    world = World()
+    async with worker(*world.activities):
+        handle = await start(client)
+        await handle.execute_update(Scenario.create_tenant, ORDER)
+        await handle.execute_update(Scenario.change_tenant, ORDER)
+        await handle.signal(Scenario.end)
+        await handle.result()
+    assert world.calls == ["create_tenant", "create_tenant", "delete_tenant tenant-a-1"]
+
+
+@pytest.mark.anyio
+async def test_what_many_see_is_told_by_their_machines(client: Client, worker: Callable[..., Worker]) -> None:
+    world = World()
+    requests = [GatewayRequest(TENANT, Verb.CREATE, manifest="kind: VirtualMachine")] * 3
+    async with worker(*world.activities):
+        handle = await start(client)
+        seen = await handle.execute_update(Scenario.request_gateway_at_once, requests)
+        world.code = 403
+        refused = await handle.execute_update(Scenario.request_gateway_at_once, requests[:1])
+        await handle.signal(Scenario.end)
+        await handle.result()
+    assert seen == [Seen(201, "", [VirtualMachineRef("tenant-a-1", "vm", "u1")])] * 3
+    assert refused == [Seen(403, "Forbidden", [])]
+
+
 @pytest.mark.anyio
 async def test_its_history_replays(client: Client, worker: Callable[..., Worker]) -> None:
     world = World()
     async with worker(*world.activities):
         handle = await start(client)
         await handle.execute_update(Scenario.create_tenant, ORDER)
+        await handle.execute_update(Scenario.create_tenants, MANY)
         await handle.execute_update(Scenario.create_virtual_machine, MACHINE)
         await handle.signal(Scenario.end)
         await handle.result()

@@ -17,6 +17,7 @@ import logging
 import time
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Collection
+from datetime import datetime
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -90,6 +91,10 @@ class Records:
         writes = self._namespaces[namespace].writes if namespace in self._namespaces else []
         return sorted(writes, key=lambda write: write.at)
 
+    def refused_pods(self, namespace: str) -> list[datetime]:
+        """When virt-controller tried to make a pod there and was refused, as a quota refuses."""
+        return sorted(self._namespaces[namespace].refused_pods) if namespace in self._namespaces else []
+
     def close(self) -> None:
         for log in self._logs:
             log.close()
@@ -100,7 +105,11 @@ class Records:
 
     def _take_event(self, line: bytes) -> None:
         write = write_of(line)
-        if write is None or write.code >= 300:
+        if write is None:
+            return
+        if write.code >= 300:
+            if write.code == 403 and write.user == scale.VIRT_CONTROLLER and write.resource == "pods":
+                self._namespaces[write.namespace].refused_pods.append(write.at)
             return
         if write.resource == "namespaces":
             self._note_namespace(write)
@@ -127,6 +136,7 @@ class _Namespace:
 
     def __init__(self) -> None:
         self.writes: list[Write] = []
+        self.refused_pods: list[datetime] = []
         self._to: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
         self._owned: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
 

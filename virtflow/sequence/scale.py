@@ -15,6 +15,7 @@ from workflows.models import ReplicaSetRef, ScaleDecision
 __all__ = [
     "ACTORS",
     "TOLERANCE",
+    "VIRT_CONTROLLER",
     "current_utilization",
     "disagreement",
     "observe_scale_decisions",

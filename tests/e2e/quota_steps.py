@@ -1,0 +1,134 @@
+"""Steps about quotas and limits: what a tenant at its limit is told, and what its neighbour notices."""
+
+import math
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import yaml
+from pytest_bdd import given, then, when
+
+from tests.e2e.phrases import Manifest, phrase
+from tests.e2e.steps import LOAD_RAMP, MANIFESTS, World
+from workflows.models import GatewayRequest, LoadOrder, Verb, VirtualMachineRef, VirtualMachineWait
+from workflows.quota_models import PressOrder, ReasonWait
+from workflows.scenario import Scenario
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Session
+    from tests.e2e.report import Report
+
+TOLD_WITHIN = timedelta(seconds=60)
+STUCK_WITHIN = timedelta(minutes=3)
+FIRST_BACKOFF = timedelta(milliseconds=10)
+"""virt-controller's first pause; each is twice the one before."""
+TRIES_BY_CHANGES = 8
+"""Tries that a change of the machine brings at once, beside those that come by themselves."""
+
+
+@when(phrase('"{tenant:Name}" asks for the virtual machine "{name:Name}" of "{manifest:Manifest}"'))
+def ask_for_machine(session: "Session", world: World, tenant: str, name: str, manifest: Manifest) -> None:
+    """Without waiting for it to run."""
+    body = yaml.load((MANIFESTS / manifest).read_text(), Loader=yaml.CSafeLoader)
+    body["metadata"]["name"] = name
+    request = GatewayRequest(world.tenant(tenant), Verb.CREATE, manifest=yaml.safe_dump(body), labels=session.labels)
+    answer = world.answer = session.ask(Scenario.request_gateway, request)
+    if answer.code == 201:
+        meta = answer.body["metadata"]
+        world.machines[name] = VirtualMachineRef(meta["namespace"], name, meta["uid"])
+
+
+@given(phrase('"{tenant:Name}" waits for the virtual machine "{name:Name}" of "{manifest:Manifest}", over its quota'))
+def a_waiting_machine(session: "Session", world: World, tenant: str, name: str, manifest: Manifest) -> None:
+    ask_for_machine(session, world, tenant, name, manifest)
+    assert world.last_answer().code == 201, world.last_answer().message
+    session.ask(Scenario.await_reason, ReasonWait(world.machines[name], "exceeded quota", TOLD_WITHIN))
+
+
+@given(phrase('"{tenant:Name}" waits for {number:d} virtual machines of "{manifest:Manifest}", over its quota'))
+def waiting_machines(session: "Session", world: World, tenant: str, number: int, manifest: Manifest) -> None:
+    for each in range(1, number + 1):
+        a_waiting_machine(session, world, tenant, f"waiting-{each}", manifest)
+
+
+@then(phrase('the virtual machine "{name:Name}" tells "{tenant:Name}" "{words}"'))
+def machine_tells(session: "Session", report: "Report", world: World, name: str, tenant: str, words: str) -> None:
+    machine = world.machines[name]
+    # The platform waits, and then the tenant reads for itself.
+    session.ask(Scenario.await_reason, ReasonWait(machine, words, TOLD_WITHIN))
+    answer = session.ask(Scenario.request_gateway, GatewayRequest(world.tenant(tenant), Verb.GET, name=name))
+    assert answer.code == 200, f"The gateway answered {answer.code}: {answer.message}"
+    status = answer.body["status"]
+    said = [condition for condition in status["conditions"] if words in condition.get("message", "")]
+    assert said, f"{tenant} does not read so. It reads {status}"
+    report.note(f"{status.get('printableStatus')}, {said[0]['type']}={said[0]['status']} {said[0].get('reason')}:")
+    report.note(said[0]["message"])
+
+
+@then(phrase('the virtual machine "{name:Name}" does not run'))
+def machine_does_not_run(session: "Session", world: World, name: str) -> None:
+    machine = world.machines[name]
+    (tenant,) = [each for each in world.tenants.values() if each.namespace == machine.namespace]
+    answer = session.ask(Scenario.request_gateway, GatewayRequest(tenant, Verb.GET, name=name))
+    status = answer.body["status"]
+    assert not status.get("ready"), f"It is ready: {status}"
+    assert status["printableStatus"] != "Running", f"It runs: {status}"
+
+
+@then(phrase('the virtual machine "{name:Name}" runs within {seconds:d} seconds'))
+def machine_runs(session: "Session", report: "Report", world: World, name: str, seconds: int) -> None:
+    wait = VirtualMachineWait(world.machines[name], timedelta(seconds=seconds))
+    state = session.ask(Scenario.await_running, wait)
+    assert (state.printable_status, state.phase) == ("Running", "Running"), state
+    report.note(f"{state.phase} on {state.node}")
+
+
+@then(phrase('the launcher of the virtual machine has the {resource:w} limit "{amount:Name}"'))
+def launcher_has_limit(session: "Session", world: World, resource: str, amount: str) -> None:
+    created = world.created
+    assert created is not None, "No virtual machine was created before this step."
+    assert created.machine is not None, f"It was refused: {created.answer.message}"
+    limits = session.ask(Scenario.read_launcher_limits, created.machine)
+    assert limits.get(resource.lower()) == amount, f"Its limits are {limits}."
+
+
+@then(phrase('virt-controller tries seldom, and ever more seldom, what the quota of "{tenant:Name}" refuses'))
+def tries_are_backed_off(session: "Session", report: "Report", world: World, tenant: str) -> None:
+    """By counts: as many tries as pauses that double fit into the time between the first and the last."""
+    namespace = world.tenant(tenant).namespace
+    waiting = sum(machine.namespace == namespace for machine in world.machines.values())
+    tries = session.ask(Scenario.observe_tries, namespace)
+    pauses = math.log2(max(tries.span / FIRST_BACKOFF, 1))
+    most = waiting * math.ceil(pauses + TRIES_BY_CHANGES)
+    report.note(
+        f"{tries.count} refused tries for {waiting} virtual machines in {tries.span.total_seconds():.1f} s, "
+        f"at most {most} with pauses that double"
+    )
+    assert tries.count >= waiting > 0, "The audit log holds no try for each of them."
+    assert tries.count <= most, f"{tries.count} tries are more than the {most} that pauses which double allow."
+
+
+@when(phrase("{users:d} users send {rate:g} request a second each until the autoscaler is stuck"))
+def load_until_stuck(session: "Session", world: World, users: int, rate: float) -> None:
+    target = world.replica_set
+    assert target is not None, "No replica set was made before this step."
+    load = LoadOrder(target, users, LOAD_RAMP, STUCK_WITHIN, rate)
+    world.pressed = session.ask(Scenario.press_autoscaler, PressOrder(target, load, STUCK_WITHIN))
+
+
+@then(phrase("it wants more than the {granted:d} virtual machines that the quota lets run"))
+def wants_more(report: "Report", world: World, granted: int) -> None:
+    assert world.pressed is not None, "No load was applied before this step."
+    strain = world.pressed.strain
+    report.note(f"desired {strain.desired}, there {strain.current}, ready {strain.ready}")
+    assert strain.desired > granted, f"It wants {strain.desired}."
+    assert strain.ready <= granted, f"{strain.ready} are ready."
+
+
+@then(phrase('it says why: "{words}"'))
+def says_why(report: "Report", world: World, words: str) -> None:
+    assert world.pressed is not None, "No load was applied before this step."
+    reasons = world.pressed.strain.reasons
+    for reason in reasons:
+        report.note(reason)
+    assert any(words in reason for reason in reasons), f"Nobody says so: {'; '.join(reasons) or 'nothing'}"
+    assert any(reason.startswith("quota ") for reason in reasons), "The quota's own figures are missing."

@@ -1,0 +1,143 @@
+"""The cells of the matrix, what is expected of them, and what an answer says of authorization."""
+
+from collections import Counter
+
+import pytest
+
+from clusters.gateway.offered import ENDPOINTS
+from tests.unit.access_support import A, B, cell, denial
+from virtflow.access.judgement import judge
+from virtflow.access.matrix import TARGETS, VERBS, WHOLE_CLUSTER, Cell, Target, cells, expected
+from virtflow.access.requests import request_at
+from virtflow.kube import Object
+from virtflow.kube.resources import SECRETS, VM_ACTIONS, VMS
+from workflows.access_models import Door, Outcome
+
+GATEWAYS: Object = {"details": {"causes": [{"reason": "RequestId", "message": "id"}]}}
+START = Target(VM_ACTIONS, "start")
+
+
+def test_every_resource_is_tried_with_every_verb_in_every_place() -> None:
+    places = Counter((str(each.target), each.place) for each in cells(A, [A, B]))
+    assert {target for target, _ in places} == {str(target) for target in TARGETS}
+    for target in TARGETS:
+        for tenant in (A, B):
+            assert places[str(target), tenant.namespace] == len(target.verbs)
+        assert places[str(target), WHOLE_CLUSTER] == (0 if target.subresource else 4)
+    assert len({(str(each.target), each.verb, each.place) for each in cells(A, [A, B])}) == 126
+    assert sum(places.values()) == 126
+
+
+def test_a_tenant_may_what_its_role_says_at_home_alone() -> None:
+    may = [each for each in cells(A, [A, B]) if expected(each, Door.KUBE_APISERVER) is Outcome.ALLOWED]
+    assert {(str(each.target), each.place) for each in may} == {("virtualmachines", A.namespace)}
+    assert [each.verb for each in may] == ["get", "list", "create", "update"]
+
+
+def test_who_may_everything_may_it_at_home_alone() -> None:
+    for each in cells(B, [A, B]):
+        may = expected(each, Door.KUBE_APISERVER) is Outcome.ALLOWED
+        assert may == (each.place == B.namespace)
+
+
+def test_the_gateway_is_expected_to_offer_what_it_does() -> None:
+    """The matrix says on its own what is offered: the gateway's table is what is tested."""
+    served = {(each.resource, each.subresource, verb) for each in ENDPOINTS for verb in each.verbs.values()}
+    offered = {
+        (target.resource, target.subresource, verb)
+        for target in TARGETS
+        for verb in target.verbs
+        if expected(Cell(B, target, verb, B.namespace), Door.GATEWAY) is Outcome.ALLOWED
+    }
+    assert offered == served
+
+
+@pytest.mark.parametrize("door", Door)
+def test_every_write_is_a_dry_run_of_what_is_not_there(door: Door) -> None:
+    for each in cells(A, [A, B]):
+        request = request_at(door, each)
+        if each.verb in ("get", "list", "watch"):
+            assert request.method == "GET"
+            assert request.body is None
+        elif each.target.subresource:
+            assert request.body == {"dryRun": ["All"]}
+        else:
+            assert request.query["dryRun"] == "All"
+        assert ("access-probe" in request.path) == (each.verb in ("get", "update", "patch", "delete"))
+
+
+@pytest.mark.parametrize(
+    ("door", "each", "path", "query"),
+    [
+        (Door.GATEWAY, cell("list"), "/virtualmachines", {"namespace": A.namespace}),
+        (Door.GATEWAY, cell("list", WHOLE_CLUSTER), "/virtualmachines", {"allNamespaces": "true"}),
+        (
+            Door.GATEWAY,
+            cell("update", B.namespace, START),
+            "/virtualmachines/access-probe/start",
+            {"namespace": B.namespace},
+        ),
+        (
+            Door.KUBE_APISERVER,
+            cell("update", B.namespace, START),
+            f"/apis/subresources.kubevirt.io/v1/namespaces/{B.namespace}/virtualmachines/access-probe/start",
+            {},
+        ),
+        (Door.KUBE_APISERVER, cell("watch", WHOLE_CLUSTER, Target(SECRETS)), "/api/v1/secrets", {"watch": "true"}),
+    ],
+)
+def test_where_a_request_goes(door: Door, each: Cell, path: str, query: dict[str, str]) -> None:
+    request = request_at(door, each)
+    assert (request.path, request.query) == (path, query)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "outcome"),
+    [
+        (200, {}, Outcome.ALLOWED),
+        (404, {"message": 'virtualmachines.kubevirt.io "access-probe" not found'}, Outcome.ALLOWED),
+        (409, {"message": "it is there"}, Outcome.ALLOWED),
+        (422, {"message": "is invalid"}, Outcome.ALLOWED),
+        (403, {"message": 'pods "x" is forbidden: exceeded quota: q'}, Outcome.ALLOWED),
+        (403, {"message": 'admission webhook "w" denied the request'}, Outcome.ALLOWED),
+        (403, denial(cell()), Outcome.DENIED),
+        (401, {"message": "Unauthorized"}, Outcome.UNCLEAR),
+        (429, {}, Outcome.UNCLEAR),
+        (500, {}, Outcome.UNCLEAR),
+        (503, denial(cell()), Outcome.UNCLEAR),
+        (0, {}, Outcome.UNCLEAR),
+    ],
+)
+@pytest.mark.parametrize("door", Door)
+def test_what_an_answer_says(door: Door, code: int, status: Object, outcome: Outcome) -> None:
+    assert judge(cell(), door, code, status) is outcome
+
+
+@pytest.mark.parametrize(
+    "other",
+    [cell("list"), cell(place=B.namespace), cell(place=WHOLE_CLUSTER), cell(target=Target(SECRETS)), cell(actor=B)],
+)
+def test_a_refusal_of_another_request_is_no_refusal_of_this_one(other: Cell) -> None:
+    assert judge(other, Door.KUBE_APISERVER, 403, denial(other)) is Outcome.DENIED
+    assert judge(cell(), Door.KUBE_APISERVER, 403, denial(other)) is not Outcome.DENIED
+
+
+@pytest.mark.parametrize(
+    ("verb", "code", "status", "outcome"),
+    [
+        ("watch", 405, GATEWAYS, Outcome.NOT_OFFERED),
+        ("watch", 400, GATEWAYS, Outcome.NOT_OFFERED),
+        ("watch", 200, {}, Outcome.ALLOWED),
+        ("get", 404, GATEWAYS, Outcome.NOT_OFFERED),
+        ("get", 400, GATEWAYS, Outcome.UNCLEAR),
+        ("get", 403, {**GATEWAYS, "message": "Namespace is not a tenant's"}, Outcome.UNCLEAR),
+        ("get", 403, {**GATEWAYS, **denial(cell())}, Outcome.DENIED),
+    ],
+)
+def test_what_the_gateways_own_answers_say(verb: str, code: int, status: Object, outcome: Outcome) -> None:
+    assert judge(cell(verb), Door.GATEWAY, code, status) is outcome
+
+
+def test_all_verbs_are_rbacs() -> None:
+    assert set(VERBS) == {"get", "list", "watch", "create", "update", "patch", "delete", "deletecollection"}
+    assert Target(VMS).verbs == VERBS

@@ -1,0 +1,229 @@
+"""A hole is seen and named, at each door, and the audit log has the last word."""
+
+import asyncio
+import json
+from dataclasses import asdict, replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.unit.access_support import A, B, decision, denial, noted, right_answers
+from virtflow.access.audit import AuditLog, AuditLogBehindError, Decision
+from virtflow.access.matrix import VERBS
+from virtflow.access.tables import HOLES_NAMED, Answer, tabulate
+from virtflow.kube import Object
+from workflows.access_models import AccessMatrix, AccessOrder, AccessRow, Door, Outcome
+from workflows.tenant_models import PolicyRule, Tenant
+
+ORDER = AccessOrder([A, B], [A, B])
+
+
+def observed(*wrong: tuple[Door, str, str, str, Outcome]) -> AccessMatrix:
+    """What tenant-a and tenant-b got, right but for these: door, resource, verb and place of tenant-a's request."""
+    changes = {(door, resource, verb, place): outcome for door, resource, verb, place, outcome in wrong}
+    answers = []
+    for answer in right_answers(A, B):
+        seen = answer.observed
+        key = seen.door, str(seen.cell.target), seen.cell.verb, seen.cell.place
+        if seen.cell.actor == A and key in changes:
+            answers.append(Answer(replace(seen, outcome=changes.pop(key)), 299, "as the test wants"))
+        else:
+            answers.append(answer)
+    assert not changes
+    return tabulate(ORDER, answers, noted(answers))
+
+
+def row(matrix: AccessMatrix, resource: str, place: str) -> AccessRow:
+    (found,) = (each for each in matrix.tables[0].rows if (each.resource, each.place) == (resource, place))
+    return found
+
+
+def test_where_all_is_right_there_is_no_hole() -> None:
+    matrix = observed()
+    assert matrix.holes == []
+    assert matrix.totals.holes == 0
+    assert (matrix.totals.cells, matrix.totals.requests) == (252, 504)
+    assert matrix.evidence.decisions == 504
+    assert matrix.evidence.contradictions == matrix.evidence.strays == []
+    assert [table.tenant for table in matrix.tables] == ["tenant-a", "tenant-b"]
+    own = row(matrix, "virtualmachines", "own")
+    can = ("get", "list", "create", "update")
+    assert own.kube_apiserver == "".join("✓" if verb in can else "·" for verb in VERBS)
+    assert own.gateway == "✓✓\N{EN DASH}✓✓\N{EN DASH}·\N{EN DASH}"
+    assert row(matrix, "secrets", "whole cluster").kube_apiserver == " ···   ·"
+
+
+@pytest.mark.parametrize("door", Door)
+def test_a_door_that_lets_through_is_a_hole_there(door: Door) -> None:
+    matrix = observed((door, "secrets", "get", B.namespace, Outcome.ALLOWED))
+    (hole,) = matrix.holes
+    assert str(hole) == (
+        f'"tenant-a" get secrets (tenant-b) at the {door}: expected denied, observed allowed: 299 as the test wants'
+    )
+    seen = row(matrix, "secrets", "tenant-b")
+    marks = {Door.GATEWAY: seen.gateway[0], Door.KUBE_APISERVER: seen.kube_apiserver[0]}
+    assert marks.pop(door) == "✗"
+    assert list(marks.values()) == ["·"]
+
+
+@pytest.mark.parametrize(
+    ("door", "verb", "outcome"),
+    [
+        (Door.GATEWAY, "watch", Outcome.ALLOWED),
+        (Door.GATEWAY, "get", Outcome.NOT_OFFERED),
+        (Door.GATEWAY, "get", Outcome.DENIED),
+        (Door.KUBE_APISERVER, "get", Outcome.DENIED),
+        (Door.KUBE_APISERVER, "get", Outcome.UNCLEAR),
+    ],
+)
+def test_whatever_differs_is_a_hole(door: Door, verb: str, outcome: Outcome) -> None:
+    matrix = observed((door, "virtualmachines", verb, A.namespace, outcome))
+    assert [(hole.door, hole.verb, hole.observed) for hole in matrix.holes] == [(door, verb, outcome)]
+    assert matrix.totals.holes == 1
+
+
+def test_an_open_cluster_still_makes_a_small_history() -> None:
+    tenants = [Tenant(f"tenant-{each}", f"tenant-{each}-12345678", ["a"], []) for each in "abcd"]
+    everything = [replace(tenant, role=[PolicyRule(["*"], ["*"], ["*"])]) for tenant in tenants]
+    answers = [
+        Answer(replace(answer.observed, outcome=Outcome.ALLOWED), 200, "") for answer in right_answers(*everything)
+    ]
+    matrix = tabulate(AccessOrder(everything, everything), answers, [])
+    assert matrix.totals.cells == 912
+    assert len(matrix.holes) == HOLES_NAMED < matrix.totals.holes
+    assert len(json.dumps(asdict(matrix))) < 100 * 1024
+
+
+def test_what_the_log_does_not_have_is_a_contradiction() -> None:
+    answers = right_answers(A, B)
+    decisions = [each for each in noted(answers) if each.audit_id != "probe-00000-k"]
+    evidence = tabulate(ORDER, answers, decisions).evidence
+    assert evidence.contradictions == [
+        f'"tenant-a" get virtualmachines in {A.namespace} at the kube-apiserver was allowed, '
+        "but the audit log has nothing of it"
+    ]
+    assert evidence.decisions == 503
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"allowed": False}, "decided to deny it"),
+        ({"namespace": B.namespace}, "heard another request"),
+        ({"user": "system:admin"}, "heard another request"),
+        ({"verb": "list"}, "heard another request"),
+    ],
+)
+def test_the_log_contradicts(change: Object, words: str) -> None:
+    answers = right_answers(A, B)
+    decisions = [replace(each, **change) if each.audit_id == "probe-00000-g" else each for each in noted(answers)]
+    (said,) = tabulate(ORDER, answers, decisions).evidence.contradictions
+    assert words in said
+
+
+def test_a_request_that_the_gateway_refuses_and_sends_all_the_same_is_told() -> None:
+    answers = right_answers(A, B)
+    denied = next(a for a in answers if a.observed.door is Door.GATEWAY and a.observed.outcome is Outcome.DENIED)
+    decisions = [*noted(answers), decision(denied.observed)]
+    (said,) = tabulate(ORDER, answers, decisions).evidence.contradictions
+    assert "it reached the kube-apiserver all the same" in said
+
+
+@pytest.mark.parametrize("place", [B.namespace, ""])
+def test_a_write_outside_is_told_whoever_sent_it(place: str) -> None:
+    answers = right_answers(A, B)
+    own = answers[0].observed.cell
+    stray = Decision("another-id", own.user, "create", "", "secrets", place, 201, allowed=True)
+    inside = replace(stray, namespace=A.namespace)
+    refused = replace(stray, code=403, allowed=False)
+    read = replace(stray, verb="get", code=200)
+    evidence = tabulate(ORDER, answers, [*noted(answers), stray, inside, refused, read]).evidence
+    where = f"namespace {place}" if place else "the whole cluster"
+    assert evidence.strays == [f"{own.user} could create secrets in {where} (201)"]
+
+
+def event(audit_id: str, user: str, *, decision: str = "allow", impersonated: str = "") -> bytes:
+    said: Object = {
+        "kind": "Event",
+        "auditID": audit_id,
+        "stage": "ResponseComplete",
+        "verb": "get",
+        "user": {"username": user},
+        "objectRef": {"apiGroup": "g", "resource": "pods", "subresource": "log", "namespace": "n"},
+        "responseStatus": {"code": 200},
+        "annotations": {"authorization.k8s.io/decision": decision},
+    }
+    if impersonated:
+        said["impersonatedUser"] = {"username": impersonated}
+    return json.dumps(said).encode() + b"\n"
+
+
+@pytest.mark.anyio
+async def test_the_log_is_read_from_now_to_the_marker_over_a_rotation(tmp_path: Path) -> None:
+    log = tmp_path / "audit.log"
+    log.write_bytes(event("before", "u1"))
+    reader = AuditLog(log)
+    with log.open("ab") as file:
+        file.write(event("one", "gateway", impersonated="u1") + event("other", "u2"))
+    log.rename(tmp_path / "audit-2026.log")
+    log.write_bytes(event("two", "u1", decision="forbid") + event("end", "admin"))
+    found = await reader.read_until("end", ["u1"], timedelta(seconds=20))
+    reader.close()
+    assert found == [
+        Decision("one", "u1", "get", "g", "pods/log", "n", 200, allowed=True),
+        Decision("two", "u1", "get", "g", "pods/log", "n", 200, allowed=False),
+    ]
+
+
+@pytest.mark.anyio
+async def test_a_look_back_finds_what_was_there(tmp_path: Path) -> None:
+    log = tmp_path / "audit.log"
+    log.write_bytes(b"x" * 10_000 + b"\n" + event("one", "u1") + event("end", "admin"))
+    reader = AuditLog(log, back=2000)
+    found = await reader.read_until("end", ["one"], timedelta(seconds=20))
+    reader.close()
+    assert [each.audit_id for each in found] == ["one"]
+
+
+@pytest.mark.anyio
+async def test_a_log_without_the_marker_proves_nothing(tmp_path: Path) -> None:
+    log = tmp_path / "audit.log"
+    log.write_bytes(b"")
+    reader = AuditLog(log)
+    with pytest.raises(AuditLogBehindError, match="is not in this log 0 s after"):
+        await reader.read_until("end", ["u1"], timedelta(milliseconds=10))
+    reader.close()
+
+
+def test_a_denial_in_words_is_that_of_the_kube_apiserver() -> None:
+    cell = right_answers(A, B)[0].observed.cell
+    assert denial(cell)["message"].startswith('virtualmachines is forbidden: User "system:serviceaccount:tenant-a-1')
+
+
+@pytest.mark.anyio
+async def test_what_is_noted_after_the_marker_is_waited_for(tmp_path: Path) -> None:
+    log = tmp_path / "audit.log"
+    log.write_bytes(b"")
+    reader = AuditLog(log)
+    with log.open("ab", buffering=0) as file:
+        file.write(event("one", "u1") + event("end", "admin"))
+        reading = asyncio.create_task(reader.read_until("end", ["u1"], timedelta(seconds=20), ["one", "late"]))
+        await asyncio.sleep(0)
+        late = event("late", "u1")
+        file.write(late[:50])
+        await asyncio.sleep(0)
+        file.write(late[50:])
+        assert [each.audit_id for each in await reading] == ["one", "late"]
+    reader.close()
+
+
+@pytest.mark.anyio
+async def test_what_is_never_noted_is_for_the_reader_to_miss(tmp_path: Path) -> None:
+    log = tmp_path / "audit.log"
+    log.write_bytes(b"")
+    reader = AuditLog(log)
+    log.write_bytes(event("one", "u1") + event("end", "admin"))
+    found = await reader.read_until("end", ["u1"], timedelta(milliseconds=200), ["one", "never"])
+    reader.close()
+    assert [each.audit_id for each in found] == ["one"]
