@@ -15,19 +15,21 @@ import base64
 import hashlib
 import re
 from dataclasses import dataclass, field
-from datetime import timedelta
 from math import inf
 from typing import Any
 
 import orjson
 
+from clusters.gateway.access import Access, forbidden
 from clusters.gateway.access_log import Record
 from clusters.gateway.cache import Review, ReviewCache
 from clusters.gateway.install import NAMESPACE, TENANT_ROLE
 from clusters.gateway.limits import STRANGERS, Rooms
+from clusters.gateway.metrics import Metrics, Purpose
 from clusters.gateway.status import StatusError
-from virtflow.kube import KubeClient, Object, Resource, Response
-from virtflow.kube.resources import SERVICE_ACCOUNTS, SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS, VMS
+from clusters.gateway.upstream import Upstream
+from virtflow.kube import Object, Resource, Response
+from virtflow.kube.resources import SERVICE_ACCOUNTS, SUBJECT_ACCESS_REVIEWS, TOKEN_REVIEWS
 
 __all__ = [
     "ACCESS_REVIEW_SUFFIX",
@@ -68,9 +70,9 @@ class Identity:
 class Reviewer:
     """Asks with the gateway's own rights. Raises StatusError 401 or 403, or 503 if it may not even ask."""
 
-    def __init__(self, kube: KubeClient, timeout: timedelta) -> None:
-        self._kube = kube
-        self._timeout = timeout
+    def __init__(self, upstream: Upstream, metrics: Metrics) -> None:
+        self._upstream = upstream
+        self._metrics = metrics
         self._identities: ReviewCache[Identity] = ReviewCache()
         self._accesses: ReviewCache[str] = ReviewCache()
         self._strangers = Rooms(STRANGERS, "checks of tokens that were not seen here before")
@@ -86,44 +88,41 @@ class Reviewer:
                 return await self._review_token(token, digest, record)
 
         review = await self._identities.get(digest, ask)
+        if review.audit_id != record.token_review:
+            self._metrics.review_from_cache("tokenreview")
         record.token_review = review.audit_id
         return review.answer
 
-    async def authorize(self, identity: Identity, verb: str, namespace: str, name: str, record: Record) -> str:
+    async def authorize(self, identity: Identity, access: Access, record: Record) -> str:
         """Return why it is allowed, in the authorizer's words; refuse as the kube-apiserver would."""
-        attributes = {
-            "namespace": namespace,
-            "verb": verb,
-            "group": VMS.group,
-            "version": VMS.version,
-            "resource": VMS.plural,
-            "name": name,
-        }
         spec = {
             "user": identity.user,
             "uid": identity.uid,
             "groups": identity.groups,
             "extra": identity.extra,
-            "resourceAttributes": attributes,
+            "resourceAttributes": access.attributes,
         }
 
         async def ask() -> Review[str]:
             record.access_review = record.request_id + ACCESS_REVIEW_SUFFIX
-            status = await self._ask(SUBJECT_ACCESS_REVIEWS, spec, record.access_review)
+            status = await self._ask("subjectaccessreview", SUBJECT_ACCESS_REVIEWS, spec, record.access_review)
             reason: str = status.get("reason", "")
             if not status.get("allowed"):
-                raise forbidden(identity.user, verb, namespace, name, reason)
+                raise forbidden(identity.user, access, reason)
             return Review(reason, record.access_review, identity.expires)
 
         # The whole of the question, so that no two of them can have one answer.
         digest = hashlib.sha256(identity.digest + orjson.dumps(spec, option=orjson.OPT_SORT_KEYS)).digest()
         review = await self._accesses.get(digest, ask)
+        if review.audit_id != record.access_review:
+            self._metrics.review_from_cache("subjectaccessreview")
         record.access_review = review.audit_id
         return review.answer
 
     async def _review_token(self, token: str, digest: bytes, record: Record) -> Review[Identity]:
         record.token_review = record.request_id + TOKEN_REVIEW_SUFFIX
-        status = await self._ask(TOKEN_REVIEWS, {"token": token, "audiences": [AUDIENCE]}, record.token_review)
+        spec = {"token": token, "audiences": [AUDIENCE]}
+        status = await self._ask("tokenreview", TOKEN_REVIEWS, spec, record.token_review)
         # A server that knows nothing of audiences answers without them, and would accept any token.
         if not status.get("authenticated") or AUDIENCE not in status.get("audiences", []):
             raise unauthenticated(status.get("error") or f"the token is not for audience {AUDIENCE}")
@@ -136,11 +135,10 @@ class Reviewer:
         expires = expiry_of(token)
         return Review(Identity(name, account[1], uid, groups, extra, digest, expires), record.token_review, expires)
 
-    async def _ask(self, review: Resource, spec: Object, audit_id: str) -> Object:
+    async def _ask(self, purpose: Purpose, review: Resource, spec: Object, audit_id: str) -> Object:
         body = {"apiVersion": review.api_version, "kind": review.kind, "spec": spec}
-        answer = await self._kube.send(
-            "POST", review.path(), body=body, headers={"Audit-ID": audit_id}, timeout=self._timeout
-        )
+        headers = {"Audit-ID": audit_id}
+        answer = await self._upstream.send(purpose, "POST", review.path(), body=body, headers=headers)
         if answer.code >= 400:
             raise StatusError(
                 503,
@@ -171,7 +169,7 @@ def unauthenticated(why: str) -> StatusError:
 
 def refused_impersonation(answer: Response) -> bool:
     """Whether the kube-apiserver refused the gateway the tenant's name, before it looked at the request itself."""
-    # A refusal of the request would be about virtual machines.
+    # A refusal of the request would be about what was asked for, and service accounts are not offered.
     details = answer.body.get("details")
     return answer.code == 403 and isinstance(details, dict) and details.get("kind") == SERVICE_ACCOUNTS.plural
 
@@ -185,16 +183,3 @@ def no_tenant(identity: Identity, answer: Response) -> StatusError:
         why=f"Namespace {identity.tenant} has no RoleBinding of ClusterRole {TENANT_ROLE} to the gateway's service "
         f"account in {NAMESPACE}; make one if it is a tenant's: {answer.body.get('message', '')}",
     )
-
-
-def forbidden(user: str, verb: str, namespace: str, name: str, reason: str) -> StatusError:
-    """403 in the kube-apiserver's words, so that it reads the same whichever of the two refused."""
-    resource = f"{VMS.plural}.{VMS.group}"
-    message = (
-        (f'{resource} "{name}"' if name else resource)
-        + f' is forbidden: User "{user}" cannot {verb} resource "{VMS.plural}"'
-        + f' in API group "{VMS.group}" in the namespace "{namespace}"'
-        + (f": {reason}" if reason else "")
-    )
-    details = {"group": VMS.group, "kind": VMS.plural}
-    return StatusError(403, message, details={"name": name, **details} if name else details)

@@ -11,7 +11,9 @@ from virtflow.kube import Object
 from virtflow.kube.client import encode
 from virtflow.safe_yaml import MAX_DEPTH, object_of, read_yaml
 
-__all__ = ["MEDIA_TYPES", "ManifestError", "decode"]
+__all__ = ["JSON", "MEDIA_TYPES", "ManifestError", "decode"]
+
+JSON = "application/json"
 
 NO_MANIFEST = "The request body is no manifest:"
 
@@ -60,7 +62,7 @@ def _read_json(text: str) -> object:
 
 
 MEDIA_TYPES: dict[str, Callable[[str], object]] = {
-    "application/json": _read_json,
+    JSON: _read_json,
     "application/yaml": read_yaml,
     "application/x-yaml": read_yaml,
 }

@@ -15,7 +15,8 @@ from aiohttp.test_utils import BaseTestServer, TestServer
 
 from clusters.gateway import AUDIENCE
 from clusters.gateway.access_log import AccessLog
-from clusters.gateway.app import MAX_BODY, create_app
+from clusters.gateway.app import create_app
+from clusters.gateway.requests import MAX_BODY
 from virtflow.kube import KubeClient, Object
 
 TENANT = "system:serviceaccount:tenant-a:tenant-a-user"

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from clusters.gateway import ACCESS_REVIEW_SUFFIX, TENANT_ROLE, TOKEN_REVIEW_SUFFIX, manifests, tenant_binding
-from clusters.gateway.app import MAX_BODY
+from clusters.gateway.requests import MAX_BODY
 from tests.unit.gateway_support import REVIEWS, TENANT, VM, Setup, running_gateway
 from virtflow.kube import Object
 from virtflow.kube.resources import CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES
@@ -69,6 +69,7 @@ async def test_a_create_is_reviewed_twice_and_then_sent_as_the_tenant(gateway: S
             "group": "kubevirt.io",
             "version": "v1",
             "resource": "virtualmachines",
+            "subresource": "",
             "name": "",
         },
     }
@@ -315,18 +316,19 @@ async def test_the_access_log_says_who_what_and_why_but_not_the_token(gateway: S
     (line,) = gateway.lines()
     assert line.pop("time").endswith("Z")
     assert 0 < line.pop("latency_ms") < 10_000
+    request_id = response.headers["x-request-id"]
     assert line == {
-        "request_id": response.headers["x-request-id"],
-        "method": "",
+        "request_id": request_id,
+        "method": "POST",
         "user": TENANT,
         "tenant": "tenant-a",
         "namespace": "tenant-a",
         "verb": "create",
-        "resource": "",
+        "resource": "virtualmachines",
         "subresource": "",
         "name": "test-vm",
-        "token_review": "",
-        "access_review": "",
+        "token_review": request_id + TOKEN_REVIEW_SUFFIX,
+        "access_review": request_id + ACCESS_REVIEW_SUFFIX,
         "code": 200,
         "verdict": "allowed",
         "reason": "RBAC: as the test wants",

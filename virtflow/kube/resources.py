@@ -34,6 +34,7 @@ class Resource:
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace", namespaced=False)
 NODES = Resource("", "v1", "nodes", "Node", namespaced=False)
 PODS = Resource("", "v1", "pods", "Pod")
+SECRETS = Resource("", "v1", "secrets", "Secret")
 SERVICES = Resource("", "v1", "services", "Service")
 SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount")
 EVENTS = Resource("", "v1", "events", "Event")
@@ -70,5 +71,7 @@ VALIDATING_WEBHOOKS = Resource(
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 NODE_METRICS = Resource("metrics.k8s.io", "v1beta1", "nodes", "NodeMetrics", namespaced=False)
 VMS = Resource("kubevirt.io", "v1", "virtualmachines", "VirtualMachine")
+VM_ACTIONS = Resource("subresources.kubevirt.io", "v1", VMS.plural, VMS.kind)
+"""Where KubeVirt keeps a VirtualMachine's start, stop and restart: an API group of their own."""
 VMIS = Resource("kubevirt.io", "v1", "virtualmachineinstances", "VirtualMachineInstance")
 VMIRS = Resource("kubevirt.io", "v1", "virtualmachineinstancereplicasets", "VirtualMachineInstanceReplicaSet")

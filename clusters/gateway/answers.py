@@ -1,0 +1,77 @@
+"""How the gateway answers: always JSON, a Status where it says no. Why it did is noted in the request's record."""
+
+import json
+from collections.abc import Mapping
+
+import aiohttp
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ExceptionHandler
+
+from clusters.gateway.access_log import Record
+from clusters.gateway.status import REASONS, StatusError
+from virtflow.kube import Object, describe
+from virtflow.kube.client import Response as Answer
+
+__all__ = ["EXCEPTION_HANDLERS", "on_bug", "relay", "respond"]
+
+
+def respond(code: int, body: Object, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(json.dumps(body), code, headers, media_type="application/json")
+
+
+def relay(answer: Answer) -> Response:
+    """What the kube-apiserver answered, as it came."""
+    response = respond(answer.code, answer.body)
+    # As bytes: a warning may quote a field's name in any script, which Starlette would encode as Latin-1.
+    response.raw_headers += [(b"warning", text.encode(errors="surrogateescape")) for text in answer.warnings]
+    return response
+
+
+async def on_status_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StatusError)
+    record: Record = request.state.record
+    record.reason = error.why
+    return respond(error.code, error.status(record.request_id), error.headers)
+
+
+async def on_http_exception(request: Request, error: Exception) -> Response:
+    """Starlette's own refusals: no such path, no such method."""
+    assert isinstance(error, HTTPException)
+    code = error.status_code if error.status_code in REASONS else 400
+    message = f"{request.method} {request.url.path}: {error.detail}."
+    return await on_status_error(request, StatusError(code, message, headers=error.headers))
+
+
+async def on_disconnect(request: Request, error: Exception) -> Response:
+    return await on_status_error(request, StatusError(400, "The caller left before the request body was complete."))
+
+
+async def on_timeout(request: Request, error: Exception) -> Response:
+    message = "The kube-apiserver did not answer in time."
+    if request.state.record.allowed and request.method != "GET":
+        message += " The request may have been carried out all the same: look before repeating it."
+    return await on_status_error(request, StatusError(504, message))
+
+
+async def on_unreachable(request: Request, error: Exception) -> Response:
+    message = "The gateway cannot reach the kube-apiserver."
+    return await on_status_error(request, StatusError(503, message, why=f"{message[:-1]}: {describe(error)}"))
+
+
+async def on_bug(request: Request, error: Exception) -> Response:
+    message = "The gateway failed at this request; its log has the cause under this request id."
+    return await on_status_error(request, StatusError(500, message, why=f"bug: {describe(error)}"))
+
+
+EXCEPTION_HANDLERS: Mapping[type[Exception], ExceptionHandler] = {
+    StatusError: on_status_error,
+    HTTPException: on_http_exception,
+    ClientDisconnect: on_disconnect,
+    # Before its base ClientError, which means that there was no connection.
+    aiohttp.ServerTimeoutError: on_timeout,
+    TimeoutError: on_timeout,
+    aiohttp.ClientError: on_unreachable,
+    OSError: on_unreachable,
+}
