@@ -73,7 +73,8 @@ def battle(
 ) -> Iterator[Battle]:
     with platform.tenant("victim") as victim, platform.tenant("attacker") as attacker:
         victims_objects(platform, victim.namespace)
-        platform.do(lambda kube: kube.create(VMS, machine("own"), attacker.namespace))
+        for name in ("kept", "own"):
+            platform.do(lambda kube, name=name: kube.create(VMS, machine(name), attacker.namespace))
         gateway = gateway_of(cluster)
         figures = request.config.stash[FIGURES] = Figures()
         figures.memory = (memory_of(gateway), 0)

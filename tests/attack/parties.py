@@ -20,19 +20,19 @@ from virtflow.kube.resources import (
     PODS,
     ROLE_BINDINGS,
     ROLES,
+    SECRETS,
     SERVICE_ACCOUNTS,
     VMIRS,
     VMIS,
     VMS,
 )
 
-__all__ = ["KINDS", "SECRETS", "Objects", "Platform", "machine", "until", "victims_objects"]
+__all__ = ["KINDS", "Objects", "Platform", "machine", "until", "victims_objects"]
 
 T = TypeVar("T")
 Objects = dict[tuple[str, str, str], tuple[str, str]]
 """Kind, namespace and name of objects, and each one's uid and resourceVersion."""
 
-SECRETS = Resource("", "v1", "secrets", "Secret")
 KINDS = (VMS, VMIS, VMIRS, HPAS, SECRETS, PODS)
 """All that is offered to tenants."""
 TOKEN_LIFETIME = timedelta(hours=1)

@@ -70,7 +70,7 @@ HARMLESS = [
 @pytest.mark.parametrize("name", HARMLESS)
 @pytest.mark.parametrize("value", [ADMIN, "/virtualmachines?namespace=kube-system", "DELETE"])
 def test_a_header_that_others_believe_means_nothing(battle: Battle, wire: Wire, name: str, value: str) -> None:
-    answer = wire.exchange("foreign header", "GET", "/virtualmachines/own", [battle.bearer, (name, value)])
+    answer = wire.exchange("foreign header", "GET", "/virtualmachines/kept", [battle.bearer, (name, value)])
     assert answer.code in (200, 400)
     assert answer.code == 400 or answer.json()["metadata"]["namespace"] == battle.attacker.namespace
 
@@ -99,7 +99,7 @@ def test_a_list_of_tokens_is_none(battle: Battle, wire: Wire, separator: str) ->
 )
 def test_a_hop_by_hop_header_takes_nothing_away(battle: Battle, wire: Wire, listed: str) -> None:
     answers = wire.volley(
-        "hop by hop", framed("GET", "/virtualmachines/own", [("Connection", listed), battle.bearer])
+        "hop by hop", framed("GET", "/virtualmachines/kept", [("Connection", listed), battle.bearer])
     )
     assert answers[0].code in (200, 400, 401)
 
@@ -108,22 +108,23 @@ def test_a_hop_by_hop_header_takes_nothing_away(battle: Battle, wire: Wire, list
     "form", ["https://gateway", "http://127.0.0.1:1", "https://kubernetes.default.svc", "ftp://x"]
 )
 def test_an_absolute_target_is_this_server_all_the_same(battle: Battle, wire: Wire, form: str) -> None:
-    for path in ("/virtualmachines/own", "/api/v1/secrets", "//api/v1/secrets"):
+    for path in ("/virtualmachines/kept", "/api/v1/secrets", "//api/v1/secrets"):
         answers = wire.volley("absolute target", framed("GET", form + path, [battle.bearer]))
         assert answers[0].code in (200, 400, 404)
-        assert answers[0].code != 200 or path.endswith("own")
+        assert answers[0].code != 200 or path.endswith("kept")
 
 
 @pytest.mark.parametrize(
     "host", ["", "kubernetes.default.svc", "127.0.0.1:1", "gateway, other", "a b", "\x7f", "é", "[::1", "../.."]
 )
 def test_a_host_means_nothing(battle: Battle, wire: Wire, host: str) -> None:
-    lines = ["GET /virtualmachines/own HTTP/1.1", f"Host: {host}", ": ".join(battle.bearer)]
-    answers = wire.volley("host", "\r\n".join([*lines, "", ""]).encode())
-    assert answers[0].code in (200, 400)
+    for path, code in (("/virtualmachines/kept", 200), ("/nowhere", 404), ("/healthz", 200)):
+        lines = [f"GET {path} HTTP/1.1", f"Host: {host}", ": ".join(battle.bearer)]
+        answers = wire.volley("host", "\r\n".join([*lines, "", ""]).encode())
+        assert answers[0].code in (code, 400)
 
 
-SMUGGLED = b"DELETE /virtualmachines/own HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer %s\r\n\r\n"
+SMUGGLED = b"DELETE /virtualmachines/kept HTTP/1.1\r\nHost: gateway\r\nAuthorization: Bearer %s\r\n\r\n"
 FRAMINGS: list[list[Header]] = [
     [("Content-Length", "4"), ("Transfer-Encoding", "chunked")],
     [("Transfer-Encoding", "chunked"), ("Content-Length", "4")],
@@ -155,7 +156,7 @@ def test_nothing_is_smuggled_in_a_body(battle: Battle, wire: Wire, framing: list
 
 
 def test_the_machine_that_was_to_be_smuggled_away_is_there(battle: Battle, wire: Wire) -> None:
-    assert wire.exchange("smuggling", "GET", "/virtualmachines/own", [battle.bearer]).code == 200
+    assert wire.exchange("smuggling", "GET", "/virtualmachines/kept", [battle.bearer]).code == 200
 
 
 @pytest.mark.parametrize(
@@ -186,6 +187,6 @@ def test_the_machine_that_was_to_be_smuggled_away_is_there(battle: Battle, wire:
     ],
 )
 def test_a_header_that_is_odd_is_refused_or_means_nothing(battle: Battle, wire: Wire, line: bytes) -> None:
-    request = b"GET /virtualmachines/own HTTP/1.1\r\nHost: gateway\r\n%s\r\nAuthorization: Bearer %s\r\n\r\n"
+    request = b"GET /virtualmachines/kept HTTP/1.1\r\nHost: gateway\r\n%s\r\nAuthorization: Bearer %s\r\n\r\n"
     answers = wire.volley("odd header", request % (line, battle.token.encode()))
     assert answers[0].code in (200, 400)

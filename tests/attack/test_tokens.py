@@ -26,10 +26,10 @@ from tests.attack.breaches import Account
 from tests.attack.conftest import Battle
 from tests.attack.effort import effort
 from tests.attack.forging import Forger, decoded, encoded
-from tests.attack.parties import SECRETS, Platform, until
+from tests.attack.parties import Platform, until
 from tests.attack.wire import Answer, Header, Wire
 from virtflow.kube import Object, Resource
-from virtflow.kube.resources import PODS, SERVICE_ACCOUNTS, VMS
+from virtflow.kube.resources import PODS, SECRETS, SERVICE_ACCOUNTS, VMS
 
 PATH = "/virtualmachines"
 REVOKED_WITHIN = timedelta(seconds=20)

@@ -105,7 +105,7 @@ class Wire:
         connection = self._connect()
         try:
             connection.send(raw + b"GET /healthz HTTP/1.1\r\nHost: gateway\r\nConnection: close\r\n\r\n")
-            answers = []
+            answers: list[Answer] = []
             while (answer := connection.answer(method if not answers else "GET")) is not None:
                 answers.append(answer)
                 self._witness(kind, answer)
@@ -159,9 +159,10 @@ class _Connection:
             if code == 100:
                 return self.answer(method)
             length = headers.get("content-length")
-            if method == "HEAD" or code in (204, 304):
+            if code in (204, 304) or (method == "HEAD" and headers.get("connection") != "close"):
                 body = b""
             else:
+                # To what is no HTTP there is an answer with a body, also if it began like a HEAD.
                 body = self._stream.read() if length is None else self._stream.read(int(length))
         except (ConnectionError, ssl.SSLEOFError):
             return None
