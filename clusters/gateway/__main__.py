@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvicorn
 import uvloop
 
 from clusters.gateway.access_log import AccessLog
 from clusters.gateway.app import create_app
+from clusters.gateway.server import server_of
 from virtflow.kube import KubeClient
 
 ExistingFile = Annotated[Path, typer.Option(exists=True, dir_okay=False)]
@@ -29,21 +29,7 @@ def main(
 async def serve(kubeconfig: Path, port: int, tls_cert: Path, tls_key: Path, access_log: Path) -> None:
     with closing(AccessLog(access_log)) as log:
         async with await KubeClient.connect(kubeconfig, agent="iam-gateway") as kube:
-            config = uvicorn.Config(
-                create_app(kube, log),
-                host="127.0.0.1",
-                port=port,
-                ssl_certfile=tls_cert,
-                ssl_keyfile=tls_key,
-                ws="none",
-                lifespan="off",
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                # A supervisor's patience is not for connections that clients merely keep open.
-                timeout_graceful_shutdown=5,
-            )
-            await uvicorn.Server(config).serve()
+            await server_of(create_app(kube, log), port, tls_cert, tls_key).serve()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,10 @@
 
 `verdict` is the gateway's, `code` the answer's: a write that RBAC allows and a webhook then refuses is
 "allowed" with code 422. The token is in no field.
+
+The log has a size: a file that is full is renamed as lumberjack does it, which the kube-apiserver uses for its
+audit log, so that one reader follows both (`virtflow/sequence/tail.py`). Not logging's RotatingFileHandler: it
+renames every file at each rotation, and whoever reads one of them would take it for the next.
 """
 
 import json
@@ -11,6 +15,11 @@ from pathlib import Path
 from typing import Literal
 
 __all__ = ["AccessLog", "Record"]
+
+FULL = 64 * 1024 * 1024
+"""Bytes: some hundred thousand requests."""
+KEPT = 3
+TIME, ANY_TIME = "%Y-%m-%dT%H-%M-%S", "????-??-??T??-??-??.???"
 
 Verdict = Literal["allowed", "denied", "unauthenticated", "too many", "bad request", "unavailable"]
 
@@ -50,21 +59,54 @@ class Record:
 
 
 class AccessLog:
-    """Appends to a file, a whole line in one write, so that a reader who follows it sees no half of one."""
+    """Appends to a file, a whole line in one write, so that a reader who follows it sees no half of one.
 
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("a", encoding="utf-8", buffering=1)
+    A full one becomes NAME-<time>.log, of which the latest `kept` stay. The times sort in the order of writing, also
+    when the clock was set back.
+    """
+
+    def __init__(self, path: Path, *, size: int = FULL, kept: int = KEPT) -> None:
+        self._path = path
+        self._size = size
+        self._kept = kept
+        self._open()
 
     def write(self, record: Record, latency: timedelta) -> None:
         fields = asdict(record)
         del fields["allowed"]
-        line = {
+        content = {
             "time": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
             **fields,
             "verdict": record.verdict,
             "latency_ms": round(latency / timedelta(milliseconds=1), 3),
         }
-        self._file.write(json.dumps(line) + "\n")
+        line = json.dumps(content).encode() + b"\n"
+        if self._written and self._written + len(line) > self._size:
+            self._rotate()
+        self._written += self._file.write(line)
 
     def close(self) -> None:
         self._file.close()
+
+    def _open(self) -> None:
+        self._file = self._path.open("ab", buffering=0)
+        self._written = self._file.tell()
+
+    def _rotate(self) -> None:
+        self._file.close()
+        rotated = sorted(self._path.parent.glob(f"{self._path.stem}-{ANY_TIME}{self._path.suffix}"))
+        stamp = datetime.now(UTC)
+        while rotated and self._rotated(stamp) <= rotated[-1]:
+            stamp = max(stamp, self._time_of(rotated[-1])) + timedelta(milliseconds=1)
+        self._path.rename(self._rotated(stamp))
+        for old in rotated[: len(rotated) + 1 - self._kept]:
+            old.unlink()
+        self._open()
+
+    def _rotated(self, stamp: datetime) -> Path:
+        time = stamp.strftime(f"{TIME}.") + f"{stamp.microsecond // 1000:03}"
+        return self._path.with_name(f"{self._path.stem}-{time}{self._path.suffix}")
+
+    def _time_of(self, rotated: Path) -> datetime:
+        time = rotated.name.removeprefix(f"{self._path.stem}-").removesuffix(self._path.suffix)
+        return datetime.strptime(time, f"{TIME}.%f").replace(tzinfo=UTC)

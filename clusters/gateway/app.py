@@ -10,6 +10,7 @@ Paths and methods that are not offered are refused before anybody is authenticat
 are, so there is nothing to keep.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from datetime import timedelta
 
@@ -22,6 +23,7 @@ from starlette.routing import Route
 from clusters.gateway.access_log import AccessLog, Record
 from clusters.gateway.answers import EXCEPTION_HANDLERS, relay, respond
 from clusters.gateway.identity import Identity, Reviewer, no_tenant, refused_impersonation
+from clusters.gateway.limits import REQUEST_LIMIT, TENANT_REQUESTS, Rooms
 from clusters.gateway.metrics import CONTENT_TYPE, Metrics
 from clusters.gateway.offered import ENDPOINTS, Endpoint
 from clusters.gateway.recorder import Recorder
@@ -33,20 +35,19 @@ from virtflow.kube.client import Response as Answer
 
 __all__ = ["create_app"]
 
-UPSTREAM_TIMEOUT = timedelta(seconds=30)
 READY_TIMEOUT = timedelta(seconds=2)
 
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def create_app(kube: KubeClient, access_log: AccessLog, *, timeout: timedelta = UPSTREAM_TIMEOUT) -> Starlette:
-    """The ASGI application. `kube` is the gateway's own identity; `timeout` bounds each request it makes.
+def create_app(kube: KubeClient, access_log: AccessLog, *, timeout: timedelta = REQUEST_LIMIT) -> Starlette:
+    """The ASGI application. `kube` is the gateway's own identity; `timeout` bounds each request as a whole.
 
     Whoever stops the process sets `app.state.stopping`, and it is no longer ready.
     """
     metrics = Metrics()
     upstream = Upstream(kube, timeout, metrics)
-    gateway = Gateway(upstream, Reviewer(upstream, metrics))
+    gateway = Gateway(upstream, Reviewer(upstream, metrics), timeout)
     public = public_routes(upstream, metrics)
     app = Starlette(
         routes=[*(route(each.path, gateway.endpoint(each), each.verbs) for each in ENDPOINTS), *public],
@@ -63,13 +64,16 @@ def create_app(kube: KubeClient, access_log: AccessLog, *, timeout: timedelta = 
 class Gateway:
     """What is done for tenants."""
 
-    def __init__(self, upstream: Upstream, reviewer: Reviewer) -> None:
+    def __init__(self, upstream: Upstream, reviewer: Reviewer, limit: timedelta) -> None:
         self._upstream = upstream
         self._reviewer = reviewer
+        self._limit = limit
+        self._tenants = Rooms(TENANT_REQUESTS, "requests of this tenant's")
 
     def endpoint(self, endpoint: Endpoint) -> Handler:
         async def serve(request: Request) -> Response:
-            return await self._serve(request, endpoint)
+            async with asyncio.timeout(self._limit.total_seconds()):
+                return await self._serve(request, endpoint)
 
         return serve
 
@@ -80,6 +84,10 @@ class Gateway:
 
         who = await self._reviewer.authenticate(bearer_token(request), record)
         record.user, record.tenant = who.user, who.tenant
+        with self._tenants.place(who.tenant):
+            return await self._carry_out(request, endpoint, who, record)
+
+    async def _carry_out(self, request: Request, endpoint: Endpoint, who: Identity, record: Record) -> Response:
         wanted = await read(request, endpoint, who.tenant)
         record.reason = await self._reviewer.authorize(who, wanted.access, record)
         record.allowed = True

@@ -16,12 +16,14 @@ from datetime import timedelta
 
 from clusters.gateway.status import StatusError
 
-__all__ = ["BODY_LIMIT", "REQUEST_LIMIT", "STRANGERS", "TENANT_REQUESTS", "Rooms"]
+__all__ = ["BODY_LIMIT", "REQUEST_LIMIT", "STOP_LIMIT", "STRANGERS", "TENANT_REQUESTS", "Rooms"]
 
 REQUEST_LIMIT = timedelta(seconds=30)
 """For a request's reviews, its body and its answer by the kube-apiserver."""
 BODY_LIMIT = timedelta(seconds=10)
 """For a request's body, a mebibyte at most."""
+STOP_LIMIT = REQUEST_LIMIT + timedelta(seconds=5)
+"""For all that is under way to be answered, and the answers to be read, once the gateway is told to stop."""
 TENANT_REQUESTS = 50
 """Of one tenant. Twenty tenants then have as many under way as the gateway has connections to the kube-apiserver."""
 STRANGERS = 50

@@ -4,6 +4,7 @@ Two steps, because nobody's body is read before they are authenticated: `bearer_
 finds the token, `read` does the rest.
 """
 
+import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from starlette.requests import Request
 from clusters.gateway.access import Access
 from clusters.gateway.access_log import Record
 from clusters.gateway.identity import unauthenticated
+from clusters.gateway.limits import BODY_LIMIT
 from clusters.gateway.manifest import JSON, MEDIA_TYPES, ManifestError, decode
 from clusters.gateway.offered import Endpoint
 from clusters.gateway.status import REASONS, StatusError
@@ -70,7 +72,7 @@ def bearer_token(request: Request) -> str:
 
 
 async def read(request: Request, endpoint: Endpoint, tenant: str) -> Wanted:
-    """Read the rest of the request, noting in its record whatever is known. Raises StatusError 400, 413 or 415."""
+    """Read the rest of the request, noting in its record what is known. Raises StatusError 400, 408, 413 or 415."""
     try:
         return await _read(request, endpoint, tenant)
     except StatusError as refusal:
@@ -138,10 +140,14 @@ async def read_body(request: Request, endpoint: Endpoint, verb: str) -> tuple[Ob
 async def read_bytes(request: Request) -> bytes:
     # Starlette's own limit would answer in plain text.
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY:
-            raise StatusError(413, f"The request body is over {MAX_BODY} bytes.")
+    try:
+        async with asyncio.timeout(BODY_LIMIT.total_seconds()):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_BODY:
+                    raise StatusError(413, f"The request body is over {MAX_BODY} bytes.")
+    except TimeoutError:
+        raise StatusError(408, "The request body was not complete in time.") from None
     return bytes(body)
 
 

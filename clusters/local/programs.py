@@ -8,6 +8,7 @@ import clusters.gateway.install
 import clusters.kubevirt.guests.install
 import clusters.kubevirt.install
 from clusters.endpoints import ENDPOINTS_FILE, Endpoints
+from clusters.gateway.limits import STOP_LIMIT
 from clusters.local import manifests
 from clusters.local.kubeconfig import kubeconfig_of_token
 from clusters.local.kubernetes import FRONT_PROXY, Kubernetes
@@ -116,6 +117,7 @@ def programs(
                 *tls("gateway"),
                 f"--access-log={endpoints.access_log}",
             ),
+            stop_limit=STOP_LIMIT + timedelta(seconds=5),
         ),
         Program(
             "metrics-server",

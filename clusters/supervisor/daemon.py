@@ -45,6 +45,8 @@ class Program:
 
     name: str
     command: Sequence[str | Path]
+    stop_limit: timedelta = timedelta(seconds=10)
+    """From SIGTERM to SIGKILL where it is stopped by itself. `Supervisor.stop` does not wait for anything."""
 
 
 @dataclass(frozen=True)
@@ -288,7 +290,7 @@ class Supervisor:
                 # Longer than Python takes to import what may be broken: what dies later was running.
                 "startsecs": "3",
                 "startretries": "5",
-                "stopwaitsecs": "10",
+                "stopwaitsecs": str(int(program.stop_limit.total_seconds())),
                 "stopasgroup": "true",
                 "killasgroup": "true",
             }

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,13 +20,15 @@ from clusters.gateway.requests import MAX_BODY
 from virtflow.kube import KubeClient, Object
 
 TENANT = "system:serviceaccount:tenant-a:tenant-a-user"
+OTHER_TENANT = "system:serviceaccount:tenant-b:tenant-b-user"
 VM: Object = {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "metadata": {"name": "test-vm"}, "spec": {}}
 REVIEWS = ("/apis/authentication.k8s.io/v1/tokenreviews", "/apis/authorization.k8s.io/v1/subjectaccessreviews")
 
 
 @dataclass
 class FakeApiserver:
-    """Knows the tokens `good` (tenant-a's) and `human`; allows tenant-a all in its namespace but delete."""
+    """Knows the tokens `good` (tenant-a's), `other` (tenant-b's) and `human`; allows tenants all in their namespaces
+    but delete."""
 
     requests: list[web.BaseRequest] = field(default_factory=list)
     bodies: list[Object] = field(default_factory=list)
@@ -37,6 +39,9 @@ class FakeApiserver:
     audiences: list[str] = field(default_factory=lambda: [AUDIENCE])
     delay: timedelta = timedelta(0)
     malformed: bool = False
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    """Nothing is answered but what is in `answers_always` while it is not set."""
+    answers_always: Collection[str] = ()
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         text = await request.text()
@@ -47,11 +52,16 @@ class FakeApiserver:
             assert request.transport is not None
             request.transport.write(b"this is no HTTP\r\n\r\n")
             request.transport.close()
+        if request.path not in self.answers_always:
+            await self.open.wait()
         if request.path == REVIEWS[0]:
             return self._review(self._token(body["spec"]))
         if request.path == REVIEWS[1]:
             wanted = body["spec"]["resourceAttributes"]
-            allowed = wanted["namespace"] == "tenant-a" and wanted["verb"] != "delete"
+            allowed = (
+                body["spec"]["user"].startswith(f"system:serviceaccount:{wanted['namespace']}:")
+                and wanted["verb"] != "delete"
+            )
             return self._review({"allowed": allowed, "reason": "RBAC: as the test wants"})
         await asyncio.sleep(self.delay.total_seconds())
         response = web.json_response(self.answer, status=self.code)
@@ -63,7 +73,7 @@ class FakeApiserver:
         return web.json_response({"status": status, "message": "as the test wants"}, status=self.review_code)
 
     def _token(self, spec: Object) -> Object:
-        users = {"good": TENANT, "human": "jane"}
+        users = {"good": TENANT, "other": OTHER_TENANT, "human": "jane"}
         if spec["token"] not in users or spec["audiences"] != [AUDIENCE]:
             return {"authenticated": False, "error": "invalid bearer token"}
         user = {"username": users[spec["token"]], "uid": "u1", "groups": ["g1"], "extra": {"e": ["x"]}}
@@ -82,9 +92,10 @@ class Setup:
 
 
 @asynccontextmanager
-async def running_gateway(folder: Path) -> AsyncIterator[Setup]:
-    """A gateway whose own token is `the-gateways-own`, and the kube-apiserver behind it."""
+async def running_apiserver(folder: Path) -> AsyncIterator[tuple[FakeApiserver, BaseTestServer, Path]]:
+    """A kube-apiserver and the kubeconfig of the gateway, whose own token is `the-gateways-own`."""
     fake = FakeApiserver()
+    fake.open.set()
     async with TestServer(_raw_app(fake)) as server:
         kubeconfig = folder / "kubeconfig"
         kubeconfig.write_text(
@@ -97,9 +108,16 @@ async def running_gateway(folder: Path) -> AsyncIterator[Setup]:
                 }
             )
         )
+        yield fake, server, kubeconfig
+
+
+@asynccontextmanager
+async def running_gateway(folder: Path, *, timeout: timedelta = timedelta(seconds=1)) -> AsyncIterator[Setup]:
+    """A gateway in this process, without a connection to it, and the kube-apiserver behind it."""
+    async with running_apiserver(folder) as (fake, server, kubeconfig):
         access_log = AccessLog(folder / "access.log")
         async with await KubeClient.connect(kubeconfig, agent="iam-gateway") as kube:
-            app = create_app(kube, access_log, timeout=timedelta(seconds=1))
+            app = create_app(kube, access_log, timeout=timeout)
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="https://gateway") as http:
                 yield Setup(fake, server, http, folder / "access.log")

@@ -5,7 +5,7 @@ import gc
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusters.gateway.cache import LIFETIME, Review, ReviewCache
@@ -13,10 +13,11 @@ from clusters.gateway.cache import LIFETIME, Review, ReviewCache
 pytestmark = pytest.mark.anyio
 
 SECONDS = LIFETIME.total_seconds()
-KEYS = st.sampled_from([b"a", b"b"])
+KEYS = st.sampled_from([b"a", b"a", b"a", b"b"])
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("request"), KEYS),
+        st.tuples(st.just("request, answered at once"), KEYS),
         st.tuples(st.just("time"), st.sampled_from([0.5, 4.0, 9.5, 10.0, 11.0])),
         st.tuples(st.just("clock set"), st.sampled_from([-50.0, 50.0])),
         st.tuples(st.just("expires in"), st.sampled_from([0.0, 3.0, 8.0, 100.0])),
@@ -25,6 +26,7 @@ STEPS = st.lists(
         st.tuples(st.just("fail"), st.integers(0, 5)),
         st.tuples(st.just("cancel"), st.integers(0, 5)),
     ),
+    min_size=10,
     max_size=40,
 )
 
@@ -132,30 +134,44 @@ async def finish(world: World) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def take(world: World, what: str, value: object) -> None:
+    match what, value:
+        case "request", bytes(key):
+            await world.request(key)
+        case "request, answered at once", bytes(key):
+            if (request := await world.request(key)) in world.waiting():
+                await world.answer(request)
+        case "time", float(seconds):
+            world.monotonic += seconds
+            world.wall += seconds
+        case "clock set", float(seconds):
+            world.wall += seconds
+        case "expires in", float(seconds):
+            world.lifetime_of_tokens = seconds
+        case "revoke or grant", bytes(key):
+            world.revoked ^= {key}
+        case _, int(number):
+            await take_one(world, what, number)
+
+
+async def take_one(world: World, what: str, number: int) -> None:
+    """Something that happens to one of those that are there."""
+    if what == "cancel" and world.requests:
+        task = world.requests[number % len(world.requests)].task
+        assert task is not None
+        task.cancel()
+        await world.settle()
+    elif waiting := world.waiting():
+        chosen = waiting[number % len(waiting)]
+        await (world.answer(chosen) if what == "answer" else world.fail(chosen))
+
+
+@settings(max_examples=300)
 @given(STEPS)
 async def test_no_answer_is_older_than_ten_seconds_nor_past_the_tokens_end(steps: list[tuple[str, object]]) -> None:
     world = World()
     for what, value in steps:
-        match what, value:
-            case "request", bytes(key):
-                await world.request(key)
-            case "time", float(seconds):
-                world.monotonic += seconds
-                world.wall += seconds
-            case "clock set", float(seconds):
-                world.wall += seconds
-            case "expires in", float(seconds):
-                world.lifetime_of_tokens = seconds
-            case "revoke or grant", bytes(key):
-                world.revoked ^= {key}
-            case "answer" | "fail", int(number) if waiting := world.waiting():
-                chosen = waiting[number % len(waiting)]
-                await (world.answer(chosen) if what == "answer" else world.fail(chosen))
-            case "cancel", int(number) if world.requests:
-                task = world.requests[number % len(world.requests)].task
-                assert task is not None
-                task.cancel()
-                await world.settle()
+        await take(world, what, value)
         world.check()
     await finish(world)
 

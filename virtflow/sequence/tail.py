@@ -1,9 +1,9 @@
 """A log that grows, is rotated, and whose writer may be killed: its lines, each once, in the order of writing.
 
-The rotation is lumberjack's, which kube-apiserver uses: the full file is closed, renamed to NAME-<time>.log, and
-a new one is made under the old name. Nobody writes to a renamed file, and the times sort. So a file that is not
-the log any more is read to its end and followed by the next in that order, and a reader that starts anew starts
-with the oldest there is.
+The rotation is lumberjack's, which kube-apiserver and the gateway use: the full file is closed, renamed to
+NAME-<time>.log, and a new one is made under the old name. Nobody writes to a renamed file, and the times sort. So a
+file that is not the log any more is read to its end and followed by the next in that order, and a reader that starts
+anew starts with the oldest there is.
 
 A writer that was killed leaves half a line, and the next one writes on behind it, in the same line.
 `whole_records` says what is in such a line.
@@ -70,30 +70,41 @@ class Tail:
         self._file, self._next = self._next, None
 
     def _successor(self) -> BinaryIO | None:
-        own = _identity(self._file.fileno()) if self._file else None
+        own = _identity(self._file) if self._file else None
         # Opened before the others are listed: renamed in between, it is among them.
         newest = _open(self._path, but=own)
         if not newest:
             return None
         rotated = sorted(self._path.parent.glob(ROTATED.format(stem=self._path.stem, suffix=self._path.suffix)))
-        after_own = next((number for number, path in enumerate(rotated, 1) if _identity(path) == own), 0)
+        after_own = next((number for number, path in enumerate(rotated, 1) if own and _identity_of(path) == own), 0)
         if after_own == len(rotated) or (own and not after_own):
             return newest
         newest.close()
-        return rotated[after_own].open("rb", buffering=BUFFER)
+        # None if it was the oldest and has just been removed: the next look finds the one behind it.
+        return _open(rotated[after_own], but=None)
 
 
 def _open(path: Path, but: tuple[int, int] | None) -> BinaryIO | None:
     try:
-        if _identity(path) == but:
-            return None
-        return path.open("rb", buffering=BUFFER)
+        file = path.open("rb", buffering=BUFFER)
     except FileNotFoundError:
         return None
+    if _identity(file) != but:
+        return file
+    file.close()
+    return None
 
 
-def _identity(file: Path | int) -> tuple[int, int]:
-    found = os.stat(file)  # noqa: PTH116 - of an open file too
+def _identity(file: BinaryIO) -> tuple[int, int]:
+    found = os.fstat(file.fileno())
+    return found.st_dev, found.st_ino
+
+
+def _identity_of(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
     return found.st_dev, found.st_ino
 
 

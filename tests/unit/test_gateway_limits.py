@@ -1,0 +1,179 @@
+"""One caller's flood, and slow ones: what they get, and that nobody else notices."""
+
+import asyncio
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from datetime import timedelta
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+
+from clusters.gateway import requests
+from clusters.gateway.limits import STRANGERS, TENANT_REQUESTS
+from clusters.local import pki
+from tests.unit.gateway_support import REVIEWS, Setup, running_apiserver, running_gateway
+from virtflow.kube import Object
+
+pytestmark = pytest.mark.anyio
+
+PATIENCE = 30
+SLOW = 50
+GOOD, OTHER = {"Authorization": "Bearer good"}, {"Authorization": "Bearer other"}
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Setup]:
+    async with running_gateway(tmp_path, timeout=timedelta(seconds=PATIENCE)) as setup:
+        yield setup
+
+
+async def until(condition: Callable[[], object]) -> None:
+    with anyio.fail_after(PATIENCE):
+        while not condition():  # noqa: ASYNC110 - of another's state
+            await asyncio.sleep(0.01)
+
+
+def is_told_to_come_again(response: httpx.Response) -> bool:
+    status: Object = response.json()
+    assert (response.status_code, status["reason"]) == (429, "TooManyRequests")
+    seconds: int = status["details"]["retryAfterSeconds"]
+    return int(response.headers["retry-after"]) == seconds > 0
+
+
+async def test_a_tenants_flood_takes_no_room_of_anothers(gateway: Setup) -> None:
+    gateway.fake.answers_always = REVIEWS
+    gateway.fake.open.clear()
+    async with asyncio.TaskGroup() as group:
+        slow = [group.create_task(gateway.http.get("/virtualmachines", headers=GOOD)) for _ in range(TENANT_REQUESTS)]
+        await until(lambda: len(gateway.fake.requests) == TENANT_REQUESTS + len(REVIEWS))
+        assert is_told_to_come_again(await gateway.http.get("/virtualmachines", headers=GOOD))
+        assert gateway.lines()[-1].items() >= {"verdict": "too many", "tenant": "tenant-a", "code": 429}.items()
+        others = group.create_task(gateway.http.get("/virtualmachines", headers=OTHER))
+        await until(lambda: len(gateway.fake.requests) == TENANT_REQUESTS + 1 + 2 * len(REVIEWS))
+        gateway.fake.open.set()
+    assert {task.result().status_code for task in [*slow, others]} == {200}
+    assert (await gateway.http.get("/virtualmachines", headers=GOOD)).status_code == 200
+
+
+async def test_a_flood_of_unknown_tokens_is_not_passed_on_and_keeps_nobody_out_who_is_known(gateway: Setup) -> None:
+    assert (await gateway.http.get("/virtualmachines", headers=GOOD)).status_code == 200
+    gateway.fake.requests.clear()
+    gateway.fake.answers_always = ["/apis/kubevirt.io/v1/namespaces/tenant-a/virtualmachines"]
+    gateway.fake.open.clear()
+    async with asyncio.TaskGroup() as group:
+        strangers = [
+            group.create_task(
+                gateway.http.get("/virtualmachines", headers={"Authorization": f"Bearer forged-{number}"})
+            )
+            for number in range(STRANGERS)
+        ]
+        await until(lambda: len(gateway.fake.requests) == STRANGERS)
+        headers = {"Authorization": "Bearer one-more"}
+        assert is_told_to_come_again(await gateway.http.get("/virtualmachines", headers=headers))
+        assert len(gateway.fake.requests) == STRANGERS
+        assert (await gateway.http.get("/virtualmachines", headers=GOOD)).status_code == 200
+        gateway.fake.open.set()
+    assert {task.result().status_code for task in strangers} == {401}
+
+
+async def test_the_same_question_of_many_is_asked_once_and_each_names_it_in_the_log(gateway: Setup) -> None:
+    responses = await asyncio.gather(*(gateway.http.get("/virtualmachines", headers=GOOD) for _ in range(20)))
+    assert {response.status_code for response in responses} == {200}
+    assert [request.path for request in gateway.fake.requests[:2]] == [*REVIEWS]
+    assert len(gateway.fake.requests) == 20 + len(REVIEWS)
+    asked = {request.headers["Audit-ID"] for request in gateway.fake.requests[:2]}
+    assert {frozenset((line["token_review"], line["access_review"])) for line in gateway.lines()} == {
+        frozenset(asked)
+    }
+
+
+async def test_another_verb_name_or_namespace_is_another_question(gateway: Setup) -> None:
+    for path in ("", "/a", "/b", "/a", "?namespace=tenant-b"):
+        await gateway.http.get(f"/virtualmachines{path}", headers=GOOD)
+    asked = [body["spec"]["resourceAttributes"] for body in gateway.fake.bodies if "resourceAttributes" in str(body)]
+    assert [(each["namespace"], each["verb"], each["name"]) for each in asked] == [
+        ("tenant-a", "list", ""),
+        ("tenant-a", "get", "a"),
+        ("tenant-a", "get", "b"),
+        ("tenant-b", "list", ""),
+    ]
+    assert [request.path for request in gateway.fake.requests].count(REVIEWS[0]) == 1
+
+
+async def test_a_body_that_does_not_come_is_408(gateway: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requests, "BODY_LIMIT", timedelta(milliseconds=100))
+
+    async def dripping() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.sleep(PATIENCE)
+
+    headers = {**GOOD, "Content-Type": "application/json"}
+    response = await gateway.http.post("/virtualmachines", content=dripping(), headers=headers)
+    assert (response.status_code, response.json()["reason"]) == (408, "RequestTimeout")
+    assert gateway.lines()[-1]["verdict"] == "bad request"
+
+
+async def test_a_request_has_one_time_for_all_it_takes(tmp_path: Path) -> None:
+    async with running_gateway(tmp_path, timeout=timedelta(milliseconds=300)) as gateway:
+        gateway.fake.open.clear()
+        response = await gateway.http.get("/virtualmachines", headers=GOOD)
+        gateway.fake.open.set()
+    assert (response.status_code, response.json()["reason"]) == (504, "Timeout")
+
+
+async def test_sigterm_loses_no_request_that_was_accepted(tmp_path: Path) -> None:
+    """The real process, while fifty requests wait for a slow kube-apiserver."""
+    pair = pki.issue(pki.authority(tmp_path, "ca"), tmp_path, "gateway", "gateway", names=("127.0.0.1",))
+    trust = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    async with AsyncExitStack() as stack:
+        fake, _, kubeconfig = await stack.enter_async_context(running_apiserver(tmp_path))
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "clusters.gateway", f"--kubeconfig={kubeconfig}", f"--port={port}"),
+            *(f"--tls-cert={pair.cert}", f"--tls-key={pair.key}", f"--access-log={tmp_path / 'access.log'}"),
+            stderr=asyncio.subprocess.DEVNULL,
+        )
+        limits = httpx.Limits(max_connections=SLOW + 10)
+        url = f"https://127.0.0.1:{port}"
+        http = httpx.AsyncClient(base_url=url, verify=trust, timeout=PATIENCE, limits=limits, trust_env=False)
+        await stack.enter_async_context(http)
+        try:
+            await until_served(http)
+            idle_reader, idle_writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust)
+            stack.callback(idle_writer.close)
+            fake.answers_always = REVIEWS
+            fake.open.clear()
+            async with asyncio.TaskGroup() as group:
+                slow = [group.create_task(http.get("/virtualmachines", headers=GOOD)) for _ in range(SLOW)]
+                await until(lambda: len(fake.requests) == SLOW + len(REVIEWS))
+                process.send_signal(signal.SIGTERM)
+                assert await asyncio.wait_for(idle_reader.read(), PATIENCE) == b""
+                with pytest.raises(ConnectionRefusedError):
+                    await asyncio.open_connection("127.0.0.1", port, ssl=trust)
+                fake.open.set()
+            assert [task.result().status_code for task in slow] == [200] * SLOW
+            assert {task.result().headers["connection"] for task in slow} == {"close"}
+            assert await asyncio.wait_for(process.wait(), PATIENCE) == 0
+        finally:
+            fake.open.set()
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+    assert (tmp_path / "access.log").read_text().count('"verdict": "allowed"') == SLOW
+
+
+async def until_served(http: httpx.AsyncClient) -> None:
+    with anyio.fail_after(PATIENCE):
+        while True:
+            try:
+                if (await http.get("/healthz")).status_code == 200:
+                    return
+            except httpx.TransportError:
+                await asyncio.sleep(0.05)
