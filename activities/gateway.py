@@ -1,10 +1,11 @@
-"""Requests to the IAM gateway, as a tenant's user makes them."""
+"""Requests to the IAM gateway, as a tenant's user makes them, and as somebody would who is none."""
 
+import asyncio
 import hashlib
 import json
-import secrets
 import ssl
 import time
+from collections.abc import Iterable
 from datetime import timedelta
 
 import aiohttp
@@ -12,70 +13,107 @@ import yaml
 from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
+from activities.bearers import authorization
 from activities.errors import refusals_are_final
+from activities.heartbeat import heartbeating
+from activities.tokens import LIFETIME, Tokens
 from clusters.endpoints import Endpoints
 from clusters.gateway import AUDIENCE
-from virtflow.kube import NO_ANSWER, KubeClient, describe
-from workflows.models import Bearer, GatewayAnswer, GatewayRequest, Verb
+from virtflow.kube import NO_ANSWER, KubeClient, Object, describe
+from virtflow.kube.resources import SECRETS, SERVICE_ACCOUNTS
+from workflows.access_models import Withdrawal, WithdrawnToken, WithdrawnTokenOrder
+from workflows.models import GatewayAnswer, GatewayRequest, Verb
 from workflows.tenant_models import Tenant
 
 __all__ = ["Gateway"]
 
 METHODS = {Verb.CREATE: "POST", Verb.LIST: "GET", Verb.GET: "GET", Verb.UPDATE: "PUT", Verb.DELETE: "DELETE"}
-TOKEN_LIFETIME = timedelta(minutes=15)
-RENEW_BEFORE = timedelta(minutes=5)
 REQUEST_LIMIT = aiohttp.ClientTimeout(total=20)
+ACCEPT = ("Accept", "application/json")
+LOOK_EVERY = timedelta(milliseconds=250)
+REVOCABLE = "revocable"
+"""Name of the Secret to which a token is bound that is to be withdrawn."""
+
+Headers = Iterable[tuple[str, str]]
 
 
 class Gateway:
-    """Mints a short-lived token for each tenant and keeps it in memory: none enters a history or a log."""
+    """A request is sent with the token that its bearer has; none enters a history or a log."""
 
-    def __init__(self, kube: KubeClient, http: aiohttp.ClientSession, endpoints: Endpoints) -> None:
+    def __init__(self, kube: KubeClient, http: aiohttp.ClientSession, endpoints: Endpoints, tokens: Tokens) -> None:
         self._kube = kube
         self._http = http
         self._url = endpoints.gateway_url
         self._trust = ssl.create_default_context(cafile=str(endpoints.ca_cert))
-        self._tokens: dict[tuple[str, str], tuple[str, float]] = {}
+        self._tokens = tokens
 
     @activity.defn
     async def send(self, request: GatewayRequest) -> GatewayAnswer:
         """Send it and return the answer, a refusal like any other. A create that is retried makes one object."""
         request_id = derived_request_id()
-        headers = {"Accept": "application/json", "X-Request-Id": request_id, **await self._authorization(request)}
+        headers = [
+            ACCEPT,
+            ("X-Request-Id", request_id),
+            *await self._authorization(request),
+            *request.headers.items(),
+        ]
         path = "/virtualmachines" + (f"/{request.name}" if request.name else "")
         if request.namespace:
             path += f"?namespace={request.namespace}"
         body = None
         if request.manifest is not None:
-            headers["Content-Type"] = "application/yaml"
+            headers.append(("Content-Type", "application/yaml"))
             body = _labelled(request)
         answer = await self._exchange(METHODS[request.verb], path, headers, body)
         if request.verb is Verb.CREATE and answer.code == 409 and activity.info().attempt > 1:
             return await self._created_before(request, request_id) or answer
         return answer
 
-    async def _authorization(self, request: GatewayRequest) -> dict[str, str]:
-        match request.bearer:
-            case Bearer.TENANT:
-                return {"Authorization": f"Bearer {await self._token(request.tenant)}"}
-            case Bearer.NOBODY:
-                return {"Authorization": f"Bearer {secrets.token_urlsafe(48)}"}
-            case Bearer.NONE:
-                return {}
+    @activity.defn
+    async def withdraw_token(self, order: WithdrawnTokenOrder) -> WithdrawnToken:
+        """Mint a token that works, delete what it depends on, and use it until it is refused or the time is over.
 
-    async def _token(self, tenant: Tenant) -> str:
-        key = (tenant.namespace, tenant.user)
-        token, renew_at = self._tokens.get(key, ("", 0.0))
-        if time.monotonic() >= renew_at:
+        A retry makes again what the first try deleted.
+        """
+        async with heartbeating():
             with refusals_are_final():
-                token = await self._kube.create_token(*key, TOKEN_LIFETIME, audiences=[AUDIENCE])
-            self._tokens[key] = token, time.monotonic() + (TOKEN_LIFETIME - RENEW_BEFORE).total_seconds()
-        return token
+                token = await self._withdrawable(order.tenant, order.withdrawal)
+            headers = [ACCEPT, ("Authorization", f"Bearer {token}")]
+            worked = await self._exchange("GET", "/virtualmachines", headers, None)
+            with refusals_are_final():
+                await self._withdraw(order.tenant, order.withdrawal)
+            began = time.monotonic()
+            while True:
+                answer = await self._exchange("GET", "/virtualmachines", headers, None)
+                after = timedelta(seconds=time.monotonic() - began)
+                if answer.code == 401 or after > order.within:
+                    refusal = GatewayAnswer(answer.code, _refusal(answer), [], answer.request_id)
+                    return WithdrawnToken(worked.code, refusal, after)
+                await asyncio.sleep(LOOK_EVERY.total_seconds())
 
-    async def _exchange(self, method: str, path: str, headers: dict[str, str], body: str | None) -> GatewayAnswer:
+    async def _withdrawable(self, tenant: Tenant, withdrawal: Withdrawal) -> str:
+        await self._kube.apply(SERVICE_ACCOUNTS, {"metadata": {"name": tenant.user}}, tenant.namespace)
+        bound_to = None
+        if withdrawal is Withdrawal.SECRET:
+            bound_to = await self._kube.apply(SECRETS, {"metadata": {"name": REVOCABLE}}, tenant.namespace)
+        return await self._kube.create_token(
+            tenant.namespace, tenant.user, LIFETIME, audiences=[AUDIENCE], bound_to=bound_to
+        )
+
+    async def _withdraw(self, tenant: Tenant, withdrawal: Withdrawal) -> None:
+        if withdrawal is Withdrawal.SECRET:
+            await self._kube.delete(SECRETS, REVOCABLE, tenant.namespace)
+        else:
+            await self._kube.delete(SERVICE_ACCOUNTS, tenant.user, tenant.namespace)
+
+    async def _authorization(self, request: GatewayRequest) -> Headers:
+        value = await authorization(request.bearer, request.tenant, self._tokens)
+        return [] if value is None else [("Authorization", value)]
+
+    async def _exchange(self, method: str, path: str, headers: Headers, body: str | None) -> GatewayAnswer:
         try:
             async with self._http.request(
-                method, self._url + path, headers=headers, data=body, ssl=self._trust, timeout=REQUEST_LIMIT
+                method, self._url + path, headers=list(headers), data=body, ssl=self._trust, timeout=REQUEST_LIMIT
             ) as response:
                 text = await response.text()
         except NO_ANSWER as error:
@@ -94,7 +132,7 @@ class Gateway:
     async def _created_before(self, request: GatewayRequest, request_id: str) -> GatewayAnswer | None:
         """The object, if what is in the way of a retried create is what the first try made."""
         name = yaml.load(request.manifest or "", Loader=yaml.CSafeLoader)["metadata"]["name"]
-        headers = {"Accept": "application/json", **await self._authorization(request)}
+        headers = [ACCEPT, *await self._authorization(request)]
         there = await self._exchange("GET", f"/virtualmachines/{name}", headers, None)
         labels = there.body.get("metadata", {}).get("labels", {}) if there.code == 200 else {}
         if not request.labels or not request.labels.items() <= labels.items():
@@ -106,6 +144,11 @@ def derived_request_id() -> str:
     """The same in every try of this activity: it is how the evidence of a create is found in the logs."""
     info = activity.info()
     return hashlib.sha256(f"{info.workflow_run_id} {info.activity_id}".encode()).hexdigest()[:32]
+
+
+def _refusal(answer: GatewayAnswer) -> Object:
+    """What a refusal says; a list of machines is nobody's business here."""
+    return answer.body if answer.code >= 400 else {}
 
 
 def _labelled(request: GatewayRequest) -> str:

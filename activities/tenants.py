@@ -1,6 +1,11 @@
-"""Tenants: a namespace, a user (a service account) and a role that says what it may do."""
+"""Tenants: a namespace, users (service accounts), a role that says what they may do, a quota and limits.
+
+A quota holds nobody before kube-controller-manager has counted for it: until then the kube-apiserver lets through
+whatever comes. So a tenant is there when its quota is in force.
+"""
 
 import asyncio
+from collections.abc import Awaitable
 from datetime import timedelta
 
 from temporalio import activity
@@ -8,49 +13,93 @@ from temporalio import activity
 from activities.errors import gave_up, refusals_are_final
 from activities.heartbeat import heartbeating
 from clusters.gateway import tenant_binding
-from virtflow.kube import Informer, KubeClient, Object
-from virtflow.kube.resources import NAMESPACES, ROLE_BINDINGS, ROLES, SERVICE_ACCOUNTS, VMIRS, VMIS, VMS
+from virtflow.kube import Informer, KubeClient, Object, Resource
+from virtflow.kube.resources import (
+    LIMIT_RANGES,
+    NAMESPACES,
+    RESOURCE_QUOTAS,
+    ROLE_BINDINGS,
+    ROLES,
+    SERVICE_ACCOUNTS,
+    VMIRS,
+    VMIS,
+    VMS,
+)
 from workflows.tenant_models import Tenant, TenantOrder
 
 __all__ = ["Tenants"]
 
-TENANT_VERBS = ["get", "list", "create", "update"]
 ACCOUNT_LIMIT = timedelta(seconds=20)
+QUOTA_LIMIT = timedelta(seconds=45)
+"""kube-controller-manager looks for new kinds every 30 s, and cannot count one before it has found it."""
 GONE_LIMIT = timedelta(seconds=90)
 
 
 class Tenants:
     """Acts as the platform's administrator."""
 
-    def __init__(self, kube: KubeClient, namespaces: Informer, accounts: Informer) -> None:
+    def __init__(self, kube: KubeClient, namespaces: Informer, accounts: Informer, quotas: Informer) -> None:
         self._kube = kube
         self._namespaces = namespaces
         self._accounts = accounts
+        self._quotas = quotas
 
     @activity.defn
     async def create_tenant(self, order: TenantOrder) -> Tenant:
-        """Make the tenant's objects, or bring them to this shape: a retry finds what the first try left."""
-        user, namespace = f"{order.name}-user", order.namespace
-        role = f"{order.name}-operator"
-        rules = [{"apiGroups": ["kubevirt.io"], "resources": ["virtualmachines"], "verbs": TENANT_VERBS}]
-        binding: Object = {
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": role},
-            "subjects": [{"kind": "ServiceAccount", "name": user, "namespace": namespace}],
-        }
+        """Make the tenant's objects, or bring them to this shape: what a first try or another order has left goes."""
+        async with heartbeating():
+            return await self.make(order)
 
-        def named(name: str) -> Object:
-            return {"metadata": {"name": name, "labels": order.labels}}
-
+    async def make(self, order: TenantOrder) -> Tenant:
+        """The same for who is no activity."""
+        namespace = order.namespace
+        tenant = Tenant(order.name, namespace, [f"{order.name}-{user}" for user in order.spec.users], order.spec.role)
+        was_there = self._namespaces.get("", namespace) is not None
         with refusals_are_final():
-            await self._kube.apply(NAMESPACES, named(namespace))
+            await self._kube.apply(NAMESPACES, _named(namespace, order))
             await asyncio.gather(
-                self._kube.apply(SERVICE_ACCOUNTS, named(user), namespace),
-                self._kube.apply(ROLES, {**named(role), "rules": rules}, namespace),
+                *(self._kube.apply(SERVICE_ACCOUNTS, _named(user, order), namespace) for user in tenant.users),
+                self._kube.apply(ROLES, _role(order), namespace),
                 self._kube.apply(ROLE_BINDINGS, tenant_binding(order.labels), namespace),
+                *self._bounds(order),
+                *([self._remove_what_is_no_more(order, tenant)] if was_there else []),
             )
+        await asyncio.gather(self._account_is_there(namespace), self._quota_is_in_force(order))
+        with refusals_are_final():
             # Last: the tenant's own right is what lets it in, and all that it leads to must be there by then.
-            await self._kube.apply(ROLE_BINDINGS, {**named(f"{order.name}-binding"), **binding}, namespace)
-        # Pods made before the namespace's default account is there are refused.
+            await self._kube.apply(ROLE_BINDINGS, _binding(order, tenant), namespace)
+        return tenant
+
+    def _bounds(self, order: TenantOrder) -> list[Awaitable[None]]:
+        bounds: list[Awaitable[None]] = []
+        if order.spec.quota:
+            bounds.append(self._apply_quota(order))
+        if order.spec.limits:
+            limits = {**_named(_limits_name(order), order), "spec": {"limits": order.spec.limits}}
+            bounds.append(self._apply(LIMIT_RANGES, limits, order.namespace))
+        return bounds
+
+    async def _apply(self, resource: Resource, body: Object, namespace: str) -> None:
+        await self._kube.apply(resource, body, namespace)
+
+    async def _apply_quota(self, order: TenantOrder) -> None:
+        quota = {**_named(_quota_name(order), order), "spec": {"hard": order.spec.quota}}
+        # Observed: a copy that lags would call the one before this in force.
+        self._quotas.observe(await self._kube.apply(RESOURCE_QUOTAS, quota, order.namespace))
+
+    async def _remove_what_is_no_more(self, order: TenantOrder, tenant: Tenant) -> None:
+        """The users and bounds of an earlier order that this one does not name."""
+        if not order.spec.quota:
+            await self._kube.delete(RESOURCE_QUOTAS, _quota_name(order), order.namespace)
+        if not order.spec.limits:
+            await self._kube.delete(LIMIT_RANGES, _limits_name(order), order.namespace)
+        for account in await self._kube.list(SERVICE_ACCOUNTS, order.namespace):
+            name = account["metadata"]["name"]
+            if name.startswith(f"{order.name}-") and name not in tenant.users:
+                await self._kube.delete(SERVICE_ACCOUNTS, name, order.namespace)
+
+    async def _account_is_there(self, namespace: str) -> None:
+        """Pods made before the namespace's default account is there are refused."""
         try:
             async with asyncio.timeout(ACCOUNT_LIMIT.total_seconds()):
                 await self._accounts.wait_for(namespace, "default", lambda account: account is not None)
@@ -60,7 +109,22 @@ class Tenants:
                 f"Namespace {namespace} has no service account `default` {seconds:.0f} s after it was made, and pods "
                 f"are refused without it: kube-controller-manager, which makes it, does not keep up or is down."
             ) from None
-        return Tenant(order.name, namespace, [user])
+
+    async def _quota_is_in_force(self, order: TenantOrder) -> None:
+        if not order.spec.quota:
+            return
+        name = _quota_name(order)
+        try:
+            async with asyncio.timeout(QUOTA_LIMIT.total_seconds()):
+                await self._quotas.wait_for(order.namespace, name, lambda quota: _uncounted(quota) == [])
+        except TimeoutError:
+            missing = _uncounted(self._quotas.get(order.namespace, name)) or list(order.spec.quota)
+            seconds = QUOTA_LIMIT.total_seconds()
+            raise gave_up(
+                f"Quota {order.namespace}/{name} is not in force after {seconds:.0f} s: nobody has counted "
+                f"{', '.join(missing)}. Either there is no such resource, and the tenant's file means another, or "
+                f"kube-controller-manager, which counts, is down."
+            ) from None
 
     @activity.defn
     async def delete_tenant(self, order: TenantOrder) -> None:
@@ -90,3 +154,44 @@ class Tenants:
         said = "; ".join(condition["message"] for condition in conditions if condition["status"] == "True")
         seconds = GONE_LIMIT.total_seconds()
         return f"Namespace {name} is not gone {seconds:.0f} s after its deletion: {said or 'no reason given'}"
+
+
+def _named(name: str, order: TenantOrder) -> Object:
+    return {"metadata": {"name": name, "labels": order.labels}}
+
+
+def _quota_name(order: TenantOrder) -> str:
+    return f"{order.name}-quota"
+
+
+def _limits_name(order: TenantOrder) -> str:
+    return f"{order.name}-limits"
+
+
+def _role_name(order: TenantOrder) -> str:
+    return f"{order.name}-operator"
+
+
+def _role(order: TenantOrder) -> Object:
+    rules = [
+        {"apiGroups": rule.api_groups, "resources": rule.resources, "verbs": rule.verbs} for rule in order.spec.role
+    ]
+    return {**_named(_role_name(order), order), "rules": rules}
+
+
+def _binding(order: TenantOrder, tenant: Tenant) -> Object:
+    subjects = [{"kind": "ServiceAccount", "name": user, "namespace": order.namespace} for user in tenant.users]
+    return {
+        **_named(f"{order.name}-binding", order),
+        "roleRef": {"apiGroup": ROLES.group, "kind": ROLES.kind, "name": _role_name(order)},
+        "subjects": subjects,
+    }
+
+
+def _uncounted(quota: Object | None) -> list[str]:
+    """What of a quota is not in force: its bound is not known yet, or what is used of it."""
+    if quota is None:
+        return ["all"]
+    wanted, status = quota["spec"]["hard"], quota.get("status", {})
+    hard, used = status.get("hard", {}), status.get("used", {})
+    return [resource for resource, bound in wanted.items() if hard.get(resource) != bound or resource not in used]

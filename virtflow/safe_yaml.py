@@ -7,7 +7,7 @@ libyaml's own loader recurses in C, where the nesting of a few kilobytes ends th
 There is one meaning or none: no key twice, no second document.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import yaml
@@ -16,7 +16,7 @@ from yaml.resolver import Resolver
 
 from virtflow.kube import Object
 
-__all__ = ["MAX_DEPTH", "object_of", "read_yaml"]
+__all__ = ["MAX_DEPTH", "line_of", "object_of", "read_yaml"]
 
 MAX_DEPTH = 100
 """Levels of nesting. A VirtualMachine has about 12; Python's own encoder gives up somewhere under 1000."""
@@ -94,3 +94,23 @@ def object_of(pairs: list[tuple[str, Any]]) -> Object:
             raise ValueError(f"the key {key!r} is there twice in one object")
         result[key] = value
     return result
+
+
+def line_of(text: str, path: Sequence[int | str]) -> int:
+    """The line, from 1, where a document that `read_yaml` has read says what is at a path of keys and indexes.
+
+    Of what is not there it is the line of what should hold it.
+    """
+    node = yaml.compose(text, Loader=yaml.CSafeLoader)
+    line = node.start_mark.line if node else 0
+    for key in path:
+        if isinstance(node, yaml.MappingNode):
+            found = next(((name, value) for name, value in node.value if name.value == str(key)), None)
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            found = node.value[key], node.value[key]
+        else:
+            found = None
+        if found is None:
+            break
+        line, node = found[0].start_mark.line, found[1]
+    return int(line) + 1

@@ -11,16 +11,19 @@ import aiohttp
 import uvloop
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
+from activities.access import Access
 from activities.autoscaling import Autoscaling
+from activities.doors import Doors
 from activities.evidence import Evidence
 from activities.gateway import Gateway
 from activities.heartbeat import HEARTBEAT_EVERY
 from activities.load import Load
 from activities.tenants import Tenants
+from activities.tokens import Tokens
 from activities.virtual_machines import VirtualMachines
 from clusters.endpoints import Endpoints
 from virtflow.kube import Informer, KubeClient
-from virtflow.kube.resources import HPAS, NAMESPACES, SERVICE_ACCOUNTS, VMIRS, VMIS, VMS
+from virtflow.kube.resources import HPAS, NAMESPACES, RESOURCE_QUOTAS, SERVICE_ACCOUNTS, VMIRS, VMIS, VMS
 from virtflow.sequence.records import Records
 from virtflow.temporal import TASK_QUEUE, connect
 from workflows.autoscale import AutoscaleUnderLoad
@@ -31,7 +34,7 @@ from workflows.tenant_journey import TenantJourney
 __all__ = ["WORKFLOWS", "main"]
 
 WORKFLOWS = [AutoscaleUnderLoad, CreateVirtualMachine, Scenario, TenantJourney]
-WATCHED = (NAMESPACES, SERVICE_ACCOUNTS, VMS, VMIS, VMIRS, HPAS)
+WATCHED = (NAMESPACES, SERVICE_ACCOUNTS, RESOURCE_QUOTAS, VMS, VMIS, VMIRS, HPAS)
 
 MAX_ACTIVITIES = 2000
 """A wait holds its slot for as long as it takes, and costs no more than an event in memory: with the default of 100,
@@ -52,8 +55,10 @@ async def run(endpoints_file: Path) -> None:
         informers = {resource: Informer(kube, resource) for resource in WATCHED}
         for informer in informers.values():
             await stack.enter_async_context(informer.running())
-        tenants = Tenants(kube, informers[NAMESPACES], informers[SERVICE_ACCOUNTS])
-        gateway = Gateway(kube, http, endpoints)
+        tenants = Tenants(kube, informers[NAMESPACES], informers[SERVICE_ACCOUNTS], informers[RESOURCE_QUOTAS])
+        tokens = Tokens(kube)
+        gateway = Gateway(kube, http, endpoints, tokens)
+        access = Access(kube, Doors(kube, http, endpoints), tokens, endpoints)
         machines = VirtualMachines(kube, informers[VMS], informers[VMIS])
         autoscaling = Autoscaling(kube, informers[VMIRS], informers[HPAS])
         load = Load(endpoints, endpoints_file.parent / "load")
@@ -70,6 +75,11 @@ async def run(endpoints_file: Path) -> None:
                 tenants.create_tenant,
                 tenants.delete_tenant,
                 gateway.send,
+                gateway.withdraw_token,
+                access.try_everything,
+                access.request,
+                access.create_secret,
+                access.read_logs,
                 machines.await_running,
                 machines.list_names,
                 autoscaling.create_replica_set,

@@ -50,13 +50,21 @@ class Verb(StrEnum):
 
 
 class Bearer(StrEnum):
-    """Whose token a request carries."""
+    """Which token a request carries: the tenant's own, or one that must open nothing."""
 
-    TENANT = "tenant"
-    NOBODY = "nobody"
-    """A token of the right form that nobody issued."""
-    NONE = "none"
+    TENANT = "the tenant's"
+    NONE = "missing"
     """No Authorization header at all."""
+    MALFORMED = "malformed"
+    NOBODY = "made up"
+    """Of the right form, and issued by nobody."""
+    OTHER_AUDIENCE = "made for the kube-apiserver"
+    FORGED = "signed with another key"
+    """The tenant's own claims, and a signature that is not the cluster's: as all that follow."""
+    UNSIGNED = "unsigned"
+    """Says of itself that it needs no signature (`alg: none`)."""
+    EXPIRED = "expired"
+    NOT_YET_VALID = "not valid yet"
 
 
 @dataclass(frozen=True)
@@ -71,6 +79,8 @@ class GatewayRequest:
     namespace: str | None = None
     """Another namespace than the tenant's own."""
     bearer: Bearer = Bearer.TENANT
+    headers: dict[str, str] = field(default_factory=dict)
+    """Sent beside the usual ones: one of the same name is then there twice."""
     labels: dict[str, str] = field(default_factory=dict)
     """Put on what a create makes, so that cleanup and a retry can find it."""
 

@@ -5,7 +5,17 @@ from datetime import timedelta
 from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityCancellationType, ActivityConfig, LocalActivityConfig
 
-__all__ = ["CLEAN_UP", "EVIDENCE", "IDLE_TIMEOUT", "LOAD_TURN", "QUICK", "loading", "waiting"]
+__all__ = [
+    "ASKED_WITHIN",
+    "CLEAN_UP",
+    "EVIDENCE",
+    "IDLE_TIMEOUT",
+    "LOAD_TURN",
+    "QUICK",
+    "TRIED_WITHIN",
+    "loading",
+    "waiting",
+]
 
 IDLE_TIMEOUT = timedelta(minutes=10)
 """A scenario nobody speaks to for this long undoes what it made: its test runner is gone."""
@@ -47,6 +57,12 @@ CLEAN_UP = ActivityConfig(
 )
 """Deleting, and waiting until it is gone. Tried for long: what it leaves, somebody else has to find."""
 
+
+ASKED_WITHIN = timedelta(minutes=1)
+"""A request of a tenant at one of the doors, or a look into a log: more only if a server is away."""
+
+TRIED_WITHIN = timedelta(minutes=10)
+"""All requests there are, as some tenants. A thousand take a few seconds; one that hangs takes half a minute."""
 
 LOAD_TURN = timedelta(minutes=20)
 """The longest that a load may wait for other loads to end."""

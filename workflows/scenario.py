@@ -14,11 +14,22 @@ from temporalio import workflow
 from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
+    from activities.access import Access
     from activities.autoscaling import Autoscaling
     from activities.gateway import Gateway
     from activities.tenants import Tenants
     from activities.virtual_machines import VirtualMachines
 
+from workflows.access_models import (
+    AccessMatrix,
+    AccessOrder,
+    DoorAnswer,
+    DoorRequest,
+    LoggedReason,
+    SecretOrder,
+    WithdrawnToken,
+    WithdrawnTokenOrder,
+)
 from workflows.autoscale import AutoscaleUnderLoad
 from workflows.create_vm import CreateVirtualMachine
 from workflows.models import (
@@ -32,7 +43,7 @@ from workflows.models import (
     VirtualMachineCreated,
     VirtualMachineOrder,
 )
-from workflows.options import CLEAN_UP, QUICK, waiting
+from workflows.options import ASKED_WITHIN, CLEAN_UP, QUICK, TRIED_WITHIN, waiting
 from workflows.saga import Saga, run_child, uninterrupted
 from workflows.tenant_models import Tenant, TenantOrder
 
@@ -135,6 +146,35 @@ class Scenario:
         """Names, as the platform's administrator sees them."""
         with self._step():
             return await workflow.execute_activity_method(VirtualMachines.list_names, namespace, **QUICK)
+
+    @workflow.update
+    async def create_secret(self, order: SecretOrder) -> None:
+        """It goes with the tenant's namespace."""
+        with self._step():
+            await workflow.execute_activity_method(Access.create_secret, order, **QUICK)
+
+    @workflow.update
+    async def request_at_door(self, request: DoorRequest) -> DoorAnswer:
+        with self._step():
+            return await workflow.execute_activity_method(Access.request, request, **waiting(ASKED_WITHIN))
+
+    @workflow.update
+    async def try_everything(self, order: AccessOrder) -> AccessMatrix:
+        """It leaves nothing behind."""
+        with self._step():
+            return await workflow.execute_activity_method(Access.try_everything, order, **waiting(TRIED_WITHIN))
+
+    @workflow.update
+    async def withdraw_token(self, order: WithdrawnTokenOrder) -> WithdrawnToken:
+        with self._step():
+            return await workflow.execute_activity_method(
+                Gateway.withdraw_token, order, **waiting(order.within + ASKED_WITHIN)
+            )
+
+    @workflow.update
+    async def read_logs(self, request_id: str) -> LoggedReason:
+        with self._step():
+            return await workflow.execute_activity_method(Access.read_logs, request_id, **waiting(ASKED_WITHIN))
 
     @workflow.signal
     def end(self) -> None:

@@ -14,6 +14,9 @@ from clusters.gateway.status import REASONS, StatusError
 from virtflow.kube import Object, describe
 from virtflow.kube.client import Response as Answer
 
+RETRY_AFTER = 1
+"""Seconds: what the kube-apiserver itself says with every 429."""
+
 __all__ = ["EXCEPTION_HANDLERS", "on_bug", "relay", "respond"]
 
 
@@ -23,7 +26,8 @@ def respond(code: int, body: Object, headers: Mapping[str, str] | None = None) -
 
 def relay(answer: Answer) -> Response:
     """What the kube-apiserver answered, as it came."""
-    response = respond(answer.code, answer.body)
+    headers = {"Retry-After": str(RETRY_AFTER)} if answer.code == 429 else {}
+    response = respond(answer.code, answer.body, headers)
     # As bytes: a warning may quote a field's name in any script, which Starlette would encode as Latin-1.
     response.raw_headers += [(b"warning", text.encode(errors="surrogateescape")) for text in answer.warnings]
     return response

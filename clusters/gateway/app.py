@@ -22,10 +22,13 @@ from starlette.routing import Route
 
 from clusters.gateway.access_log import AccessLog, Record
 from clusters.gateway.answers import EXCEPTION_HANDLERS, relay, respond
+from clusters.gateway.docs import PAGES, page
 from clusters.gateway.identity import Identity, Reviewer, no_tenant, refused_impersonation
 from clusters.gateway.limits import REQUEST_LIMIT, TENANT_REQUESTS, Rooms
+from clusters.gateway.manifest import JSON
 from clusters.gateway.metrics import CONTENT_TYPE, Metrics
 from clusters.gateway.offered import ENDPOINTS, Endpoint
+from clusters.gateway.openapi import document
 from clusters.gateway.recorder import Recorder
 from clusters.gateway.requests import Wanted, bearer_token, read
 from clusters.gateway.status import StatusError
@@ -130,10 +133,18 @@ def public_routes(upstream: Upstream, metrics: Metrics) -> list[Route]:
     async def figures(_: Request) -> Response:
         return Response(metrics.page(), media_type=CONTENT_TYPE)
 
+    async def openapi(_: Request) -> Response:
+        return Response(document(), media_type=JSON)
+
+    async def docs(request: Request) -> Response:
+        return page(request.url.path)
+
     return [
         route("/healthz", healthz, ["GET"]),
         route("/readyz", readyz, ["GET"]),
         route("/metrics", figures, ["GET"]),
+        route("/openapi.json", openapi, ["GET"]),
+        *(route(path, docs, ["GET"]) for path in PAGES),
     ]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from virtflow.kube.resources import HPAS, PODS, SECRETS, VM_ACTIONS, VMIRS, VMIS, VMS, Resource
 
-__all__ = ["ENDPOINTS", "Endpoint"]
+__all__ = ["ENDPOINTS", "RESOURCES", "Endpoint"]
 
 COLLECTION = {"GET": "list", "POST": "create"}
 # Whether a tenant may delete is for RBAC to say: the method is served like the others.

@@ -21,17 +21,28 @@ from clusters.gateway.offered import Endpoint
 from clusters.gateway.status import REASONS, StatusError
 from virtflow.kube import Object
 
-__all__ = ["MAX_BODY", "NAME", "NAMESPACE", "QUERY", "REQUEST_ID", "Wanted", "bearer_token", "read", "takes_query"]
+__all__ = [
+    "MAX_BODY",
+    "MAX_NAME",
+    "NAME",
+    "NAMESPACE",
+    "QUERY",
+    "REQUEST_ID",
+    "Wanted",
+    "bearer_token",
+    "read",
+    "takes_query",
+]
 
 MAX_BODY = 1024 * 1024
 """Bytes. etcd refuses objects over 1.5 MiB anyway."""
-MAX_NAME = 253
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,47}")
 BEARER = re.compile(r"Bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
+MAX_NAME = 253
 # Names go into the kube-apiserver's path, where ".." would be another path.
 NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-NAME = re.compile(rf"(?=.{{1,{MAX_NAME}}}$)[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*")
 
 QUERY: Mapping[str, tuple[str, ...]] = {
     "namespace": (),
@@ -85,7 +96,7 @@ async def _read(request: Request, endpoint: Endpoint, tenant: str) -> Wanted:
     record: Record = request.state.record
     verb = endpoint.verbs[request.method]
     name = request.path_params.get("name", "")
-    if name and not NAME.fullmatch(name):
+    if name and not (len(name) <= MAX_NAME and NAME.fullmatch(name)):
         raise StatusError(400, f"{name!r} cannot be the name of a {endpoint.resource.kind} (RFC 1123 subdomain).")
     query = checked_query(request.query_params, endpoint, verb)
     body, metadata = await read_body(request, endpoint, verb)

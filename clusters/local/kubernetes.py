@@ -219,7 +219,11 @@ KUBEVIRT_AND_PODS = [
     {"group": "apps", "resources": ["controllerrevisions"]},
     {"group": "autoscaling", "resources": ["horizontalpodautoscalers", "horizontalpodautoscalers/status"]},
 ]
-HARNESS = ["virtflow-admin", "system:serviceaccount:virtflow-system:iam-gateway"]
+TENANTS_KINDS = [{"group": "kubevirt.io"}, {"group": "", "resources": ["pods", "secrets"]}, {"group": "autoscaling"}]
+PLATFORM = [f"system:serviceaccounts:{namespace}" for namespace in ("kube-system", "kubevirt", "virtflow-system")]
+GATEWAY = "system:serviceaccount:virtflow-system:iam-gateway"
+HARNESS = ["virtflow-admin", GATEWAY]
+READS = ["get", "list", "watch"]
 WRITES = ["create", "update", "patch", "delete", "deletecollection"]
 
 AUDIT_POLICY: dict[str, Any] = {
@@ -235,6 +239,10 @@ AUDIT_POLICY: dict[str, Any] = {
         {"level": "None", "resources": [{"group": "", "resources": ["nodes", "nodes/status"]}]},
         # Whether the harness asks for more than it needs: its own reads, too, and those of the gateway for a tenant.
         {"level": "Metadata", "verbs": ["get", "list"], "users": HARNESS, "resources": [{"group": "kubevirt.io"}]},
+        # What a tenant reads, and what the gateway reads for one: whether it was let. Programs read all the time.
+        {"level": "Metadata", "verbs": READS, "users": [GATEWAY], "resources": TENANTS_KINDS},
+        {"level": "None", "verbs": READS, "userGroups": PLATFORM},
+        {"level": "Metadata", "verbs": READS, "userGroups": ["system:serviceaccounts"], "resources": TENANTS_KINDS},
         # The proof of a sequence is in the bodies: owner references, phases, replicas.
         {"level": "RequestResponse", "verbs": WRITES, "resources": KUBEVIRT_AND_PODS},
         # Everything else by name only. That includes token reviews and requests, whose bodies hold tokens.

@@ -23,7 +23,7 @@ from pytest_bdd.parser import PARAM_RE, render_string
 from pytest_bdd.steps import StepFunctionContext, step_function_context_registry
 from pytest_bdd.types import STEP_TYPE_BY_PARSER_KEYWORD
 
-from tests.e2e.phrases import Manifest
+from tests.e2e.phrases import Checked
 from virtflow.errors import InputError
 
 __all__ = ["Fault", "FeatureError", "Vocabulary", "check_features", "find_faults"]
@@ -235,9 +235,8 @@ class _Check:
                 yield f"No step is defined as '{step.keyword} {text}'.{self._vocabulary.nearest(kind, text)}"
             case [definition]:
                 for value in (definition.parser.parse_arguments(text) or {}).values():
-                    manifest = self._folder / "manifests" / str(value)
-                    if isinstance(value, Manifest) and not manifest.is_file():
-                        yield f"There is no manifest {value} in {_short(manifest.parent)}.{_nearest_file(manifest)}"
+                    if isinstance(value, Checked) and (fault := value.fault(self._folder)):
+                        yield fault
             case several:
                 sources = [_source(each) for each in several]
                 places = " and ".join(f"{_short(file)}:{line}" for file, line in sources)
@@ -258,8 +257,3 @@ def _texts(scenario: Scenario) -> Iterator[tuple[int, str]]:
             yield step.docstring.location.line, step.docstring.content
         for row in step.datatable.rows if step.datatable else ():
             yield from ((row.location.line, cell.value) for cell in row.cells)
-
-
-def _nearest_file(missing: Path) -> str:
-    names = [file.name for file in missing.parent.glob("*")]
-    return "".join(f" Is it {name}?" for name in get_close_matches(missing.name, names, n=1))

@@ -20,7 +20,8 @@ from temporalio.workflow import UpdateMethodMultiParam
 
 from clusters.endpoints import Endpoints
 from load.runner import LoadError
-from tests.e2e import steps
+from tests.e2e import access_steps, steps
+from tests.e2e.access_steps import *  # noqa: F403  pytest-bdd finds steps by name in the conftest
 from tests.e2e.check import check_features
 from tests.e2e.report import Report
 from tests.e2e.steps import *  # noqa: F403  pytest-bdd finds steps by name in the conftest
@@ -131,7 +132,7 @@ def _silent(limit: timedelta) -> InfrastructureError:
 def pytest_collection(session: pytest.Session) -> None:
     """Ahead of test_features.py, whose import would stop at the first fault."""
     markers = {line.partition(":")[0].partition("(")[0].strip() for line in session.config.getini("markers")}
-    check_features(FEATURES, [steps], markers)
+    check_features(FEATURES, [steps, access_steps], markers)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,14 +1,84 @@
-"""What the text of a step is made of: words, and things in quotation marks."""
+"""What the text of a step is made of: words, and things in quotation marks.
+
+Some of those can be wrong before anything is started: each knows of itself what.
+"""
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import ClassVar
 
 from pytest_bdd import parsers
 
-__all__ = ["Manifest", "phrase"]
+from virtflow.errors import InputError
+from virtflow.tenant_files import check_name, load_tenant
+
+__all__ = ["Checked", "Manifest", "TenantFile", "TenantName", "phrase"]
 
 
-class Manifest(str):
+class Checked(str):
+    """A text in quotation marks that may be wrong."""
+
+    __slots__ = ()
+
+    def fault(self, features: Path) -> str:
+        """What is wrong with it, and what to do, given the features' folder; nothing if it can be used."""
+        raise NotImplementedError
+
+
+class _File(Checked):
+    __slots__ = ()
+    FOLDER: ClassVar[str]
+    WHAT: ClassVar[str]
+
+    def fault(self, features: Path) -> str:
+        folder = features / self.FOLDER
+        if (folder / self).is_file():
+            return ""
+        names = [file.name for file in folder.glob("*")]
+        nearest = "".join(f" Is it {name}?" for name in get_close_matches(self, names, n=1))
+        return f"There is no {self.WHAT} {self} in {_short(folder)}.{nearest}"
+
+
+class Manifest(_File):
     """The name of a file in the features' folder `manifests`."""
 
     __slots__ = ()
+    FOLDER = "manifests"
+    WHAT = "manifest"
+
+
+class TenantFile(_File):
+    """The name of a file in the features' folder `tenants`."""
+
+    __slots__ = ()
+    FOLDER = "tenants"
+    WHAT = "tenant file"
+
+    def fault(self, features: Path) -> str:
+        if missing := super().fault(features):
+            return missing
+        try:
+            load_tenant(features / self.FOLDER / self)
+        except InputError as error:
+            return str(error)
+        return ""
+
+
+class TenantName(Checked):
+    """What a tenant is called: its namespace and users are called after it."""
+
+    __slots__ = ()
+
+    def fault(self, features: Path) -> str:
+        try:
+            check_name(self)
+        except ValueError as error:
+            return f"A tenant cannot be called so: {error}."
+        return ""
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def quoted_name(text: str) -> str:
@@ -19,10 +89,24 @@ def quoted_manifest(text: str) -> Manifest:
     return Manifest(text)
 
 
-for quoted in (quoted_name, quoted_manifest):
+def quoted_tenant_file(text: str) -> TenantFile:
+    return TenantFile(text)
+
+
+def quoted_tenant_name(text: str) -> TenantName:
+    return TenantName(text)
+
+
+QUOTED = {
+    "Name": quoted_name,
+    "Manifest": quoted_manifest,
+    "TenantFile": quoted_tenant_file,
+    "TenantName": quoted_tenant_name,
+}
+for quoted in QUOTED.values():
     quoted.pattern = r'[^"]+'  # type: ignore[attr-defined]  # where `parse` looks for it
 
 
 def phrase(text: str) -> parsers.parse:
     """A step's text. A {…:Name} ends at its quotation mark: else one step's text would match another's, too."""
-    return parsers.parse(text, extra_types={"Name": quoted_name, "Manifest": quoted_manifest})
+    return parsers.parse(text, extra_types=QUOTED)

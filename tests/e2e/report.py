@@ -11,12 +11,25 @@ from virtflow.terminal import console
 __all__ = ["Report"]
 
 
+@dataclass(frozen=True)
+class Table:
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+
+    def lines(self) -> list[str]:
+        """As Markdown."""
+        rule = ["---"] * len(self.header)
+        return [self.title, "", *(f"| {' | '.join(row)} |" for row in (self.header, rule, *self.rows))]
+
+
 @dataclass
 class StepRecord:
     text: str
     took: timedelta
     error: str | None
     notes: list[str]
+    tables: list[Table]
 
 
 @dataclass
@@ -40,6 +53,7 @@ class Report:
         self._scenarios: list[ScenarioRecord] = []
         self._step = ("", 0.0)
         self._notes: list[str] = []
+        self._tables: list[Table] = []
         self._left = "It was not checked whether everything the scenarios made is gone."
 
     def scenario_starts(self, feature: str, name: str) -> None:
@@ -55,10 +69,14 @@ class Report:
         """A line of evidence, shown under the step that looked at it."""
         self._notes.append(text)
 
+    def table(self, title: str, header: list[str], rows: list[list[str]]) -> None:
+        """What is too wide for a terminal: under the step in the summary alone."""
+        self._tables.append(Table(title, header, rows))
+
     def step_ends(self, now: float, error: str | None) -> None:
         text, began = self._step
-        step = StepRecord(text, timedelta(seconds=now - began), error, self._notes)
-        self._notes = []
+        step = StepRecord(text, timedelta(seconds=now - began), error, self._notes, self._tables)
+        self._notes, self._tables = [], []
         self._scenarios[-1].steps.append(step)
         mark = "[green]✓[/]" if error is None else "[red]✗[/]"
         console.print(f"    {mark} {_escaped(text)} [dim]{_seconds(step.took)}[/]")
@@ -104,6 +122,9 @@ class Report:
             for step in scenario.steps:
                 lines.append(f"- {_mark(step.error is None)} {step.text} ({_seconds(step.took)})")
                 lines += [f"  - {note}" for note in step.notes]
+                for table in step.tables:
+                    # A table within a list's item begins where its text does.
+                    lines += ["", *(f"  {line}".rstrip() for line in table.lines()), ""]
                 if step.error:
                     lines += ["", "  ```", *(f"  {line}" for line in step.error.splitlines()), "  ```", ""]
             if scenario.problem and all(step.error is None for step in scenario.steps):

@@ -10,6 +10,7 @@ from pytest_bdd import given, then, when
 
 from tests.e2e.phrases import Manifest, phrase
 from virtflow.sequence.scale import TOLERANCE
+from workflows.access_models import AccessMatrix, DoorAnswer
 from workflows.models import (
     Autoscaled,
     AutoscaleOrder,
@@ -47,6 +48,8 @@ class World:
     created: VirtualMachineCreated | None = None
     replica_set: ReplicaSetRef | None = None
     autoscaled: Autoscaled | None = None
+    matrix: AccessMatrix | None = None
+    door_answer: DoorAnswer | None = None
 
     def tenant(self, name: str) -> Tenant:
         assert name in self.tenants, (
@@ -57,6 +60,14 @@ class World:
     def last_answer(self) -> GatewayAnswer:
         assert self.answer is not None, "No request was made to the gateway before this step."
         return self.answer
+
+    def last_matrix(self) -> AccessMatrix:
+        assert self.matrix is not None, "Nobody tried every request before this step."
+        return self.matrix
+
+    def last_door_answer(self) -> DoorAnswer:
+        assert self.door_answer is not None, "Nobody tried a request at a door before this step."
+        return self.door_answer
 
     def last_autoscaled(self) -> Autoscaled:
         assert self.autoscaled is not None, "No load was applied before this step."

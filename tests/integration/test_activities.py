@@ -16,10 +16,11 @@ from temporalio.testing import ActivityEnvironment
 from activities.evidence import Evidence
 from activities.gateway import Gateway
 from activities.tenants import Tenants
+from activities.tokens import Tokens
 from activities.virtual_machines import VirtualMachines
 from clusters.endpoints import Endpoints
 from virtflow.kube import Informer, KubeClient, KubeError
-from virtflow.kube.resources import NAMESPACES, SERVICE_ACCOUNTS, VMIS, VMS
+from virtflow.kube.resources import NAMESPACES, RESOURCE_QUOTAS, SERVICE_ACCOUNTS, VMIS, VMS
 from virtflow.sequence.records import Records
 from workflows.models import (
     Bearer,
@@ -48,16 +49,16 @@ async def activities(endpoints: Endpoints) -> AsyncIterator[Activities]:
     async with contextlib.AsyncExitStack() as stack:
         kube = await stack.enter_async_context(await KubeClient.connect(endpoints.kubeconfig))
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        namespaces, accounts, vms, vmis = [
-            Informer(kube, resource) for resource in (NAMESPACES, SERVICE_ACCOUNTS, VMS, VMIS)
+        namespaces, accounts, quotas, vms, vmis = [
+            Informer(kube, resource) for resource in (NAMESPACES, SERVICE_ACCOUNTS, RESOURCE_QUOTAS, VMS, VMIS)
         ]
-        for informer in (namespaces, accounts, vms, vmis):
+        for informer in (namespaces, accounts, quotas, vms, vmis):
             await stack.enter_async_context(informer.running())
         records = stack.enter_context(contextlib.closing(Records(endpoints.audit_log, endpoints.access_log)))
         yield Activities(
             kube,
-            Tenants(kube, namespaces, accounts),
-            Gateway(kube, http, endpoints),
+            Tenants(kube, namespaces, accounts, quotas),
+            Gateway(kube, http, endpoints, Tokens(kube)),
             VirtualMachines(kube, vms, vmis),
             Evidence(kube, records),
         )

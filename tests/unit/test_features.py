@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.e2e import steps
+from tests.e2e import access_steps, steps
 from tests.e2e.check import FeatureError, Vocabulary, check_features, find_faults
 from tests.unit import vocabulary, vocabulary_of_coroutines
 
@@ -37,7 +37,7 @@ def scenario(folder: Path, steps: str) -> list[str]:
 
 def test_the_projects_own_features_have_no_fault() -> None:
     assert list(FEATURES.rglob("*.feature"))
-    check_features(FEATURES, [steps], ())
+    check_features(FEATURES, [steps, access_steps], ())
 
 
 def test_a_feature_that_uses_everything_has_no_fault(folder: Path) -> None:

@@ -19,7 +19,7 @@ from activities.tenants import Tenants
 from clusters.endpoints import Endpoints
 from clusters.gateway import AUDIENCE
 from virtflow.kube import Informer, KubeClient, Object
-from virtflow.kube.resources import NAMESPACES, SERVICE_ACCOUNTS, VMS
+from virtflow.kube.resources import NAMESPACES, RESOURCE_QUOTAS, SERVICE_ACCOUNTS, VMS
 from workflows.tenant_models import Tenant, TenantOrder
 
 __all__ = ["BareClient"]
@@ -36,6 +36,7 @@ class BareClient:
     http: aiohttp.ClientSession
     namespaces: Informer
     accounts: Informer
+    quotas: Informer
     machines: Informer
 
     @classmethod
@@ -46,13 +47,15 @@ class BareClient:
             await KubeClient.connect(endpoints.kubeconfig, agent="virtflow-bench") as kube,
             aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trust, limit=100)) as http,
         ):
-            namespaces, accounts, machines = (Informer(kube, each) for each in (NAMESPACES, SERVICE_ACCOUNTS, VMS))
-            async with namespaces.running(), accounts.running(), machines.running():
-                yield cls(endpoints, kube, http, namespaces, accounts, machines)
+            namespaces, accounts, quotas, machines = (
+                Informer(kube, each) for each in (NAMESPACES, SERVICE_ACCOUNTS, RESOURCE_QUOTAS, VMS)
+            )
+            async with namespaces.running(), accounts.running(), quotas.running(), machines.running():
+                yield cls(endpoints, kube, http, namespaces, accounts, quotas, machines)
 
     async def create_tenant(self, order: TenantOrder) -> Tenant:
-        # The activity itself, outside of Temporal: what a tenant is made of is no matter of the harness' speed.
-        return await Tenants(self.kube, self.namespaces, self.accounts).create_tenant(order)
+        # As the activity does: what a tenant is made of is no matter of the harness' speed.
+        return await Tenants(self.kube, self.namespaces, self.accounts, self.quotas).make(order)
 
     async def token_of(self, tenant: Tenant) -> str:
         return await self.kube.create_token(tenant.namespace, tenant.user, TOKEN_LIFETIME, audiences=[AUDIENCE])

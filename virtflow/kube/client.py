@@ -5,6 +5,7 @@ aiohttp's, without the official one's generated models: a custom resource has no
 into model objects costs more than the requests do. Watches come from `virtflow.kube.informer`.
 """
 
+import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -98,6 +99,15 @@ class KubeClient:
         await self._session.close()
         await self._api.close()
 
+    @property
+    def server(self) -> str:
+        """The kube-apiserver's URL."""
+        return self._url
+
+    def trust(self) -> ssl.SSLContext:
+        """For whoever asks this server with credentials of another: no certificate goes with it."""
+        return ssl.create_default_context(cafile=self._api.configuration.ssl_ca_cert)
+
     async def send(
         self,
         method: str,
@@ -147,10 +157,22 @@ class KubeClient:
         return await self.request("POST", resource.path(namespace), body=body)
 
     async def create_token(
-        self, namespace: str, account: str, lifetime: timedelta, *, audiences: Sequence[str] = ()
+        self,
+        namespace: str,
+        account: str,
+        lifetime: timedelta,
+        *,
+        audiences: Sequence[str] = (),
+        bound_to: Object | None = None,
     ) -> str:
-        """A service account's token, from the TokenRequest API. For the apiserver itself if no audience is named."""
+        """A service account's token, from the TokenRequest API. For the apiserver itself if no audience is named.
+
+        Bound to a Secret or Pod of the namespace (the whole object), it is worthless when that is deleted.
+        """
         spec: Object = {"expirationSeconds": int(lifetime.total_seconds())}
+        if bound_to:
+            reference = {key: bound_to[key] for key in ("apiVersion", "kind")}
+            spec["boundObjectRef"] = reference | {key: bound_to["metadata"][key] for key in ("name", "uid")}
         if audiences:
             spec["audiences"] = list(audiences)
         body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}

@@ -1,0 +1,180 @@
+"""What the kube-apiserver noted of the requests a matrix was made of: the proof from outside.
+
+Only what is written from a moment on is read, and of it only what bears the name of one of the tenants' users. That a
+request left no trace can be said once a later one of our own is there.
+"""
+
+import asyncio
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import BinaryIO
+
+import orjson
+
+from virtflow.access.matrix import WRITES, Cell
+from virtflow.kube.resources import Object
+from workflows.access_models import AuditEvidence, Door, Outcome
+
+__all__ = ["AuditLog", "AuditLogBehindError", "Decision", "Observed", "weigh"]
+
+LOOK_EVERY = timedelta(milliseconds=50)
+SLICE = 100
+"""Lines read before others have their turn."""
+NAMED = 20
+"""Contradictions and strays that are named, of each."""
+
+
+class AuditLogBehindError(Exception):
+    """What must be in the log is not there in time."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """One event: who asked for what, and what the authorizer said."""
+
+    audit_id: str
+    user: str
+    """In whose name: the impersonated one, if it is one."""
+    verb: str
+    group: str
+    resource: str
+    """Plural, or `plural/subresource`."""
+    namespace: str
+    code: int
+    allowed: bool
+
+    @classmethod
+    def of(cls, event: Object) -> "Decision":
+        ref = event.get("objectRef") or {}
+        subresource = ref.get("subresource", "")
+        return cls(
+            event["auditID"],
+            (event.get("impersonatedUser") or event["user"])["username"],
+            event["verb"],
+            ref.get("apiGroup", ""),
+            ref.get("resource", "") + (f"/{subresource}" if subresource else ""),
+            ref.get("namespace", ""),
+            (event.get("responseStatus") or {}).get("code", 0),
+            (event.get("annotations") or {}).get("authorization.k8s.io/decision") == "allow",
+        )
+
+    def is_about(self, cell: Cell) -> bool:
+        asked = (self.user, self.verb, self.group, self.resource, self.namespace)
+        return asked == (cell.user, cell.verb, cell.target.resource.group, str(cell.target), cell.place)
+
+
+@dataclass(frozen=True)
+class Observed:
+    """One request that was made, by its id in the logs."""
+
+    cell: Cell
+    door: Door
+    request_id: str
+    outcome: Outcome
+
+
+class AuditLog:
+    """Follows the log from its end at the time of making, or from some bytes before. Close it after use."""
+
+    def __init__(self, path: Path, *, back: int = 0) -> None:
+        self._path = path
+        self._file: BinaryIO = path.open("rb")
+        end = self._file.seek(0, os.SEEK_END)
+        if back:
+            self._file.seek(max(end - back, 0))
+            self._file.readline()
+        self._begun = b""
+
+    def close(self) -> None:
+        self._file.close()
+
+    async def read_until(self, marker: str, words: Iterable[str], within: timedelta) -> list[Decision]:
+        """The events with one of these words up to the one with the audit id `marker`. Raises AuditLogBehindError."""
+        wanted = [word.encode() for word in words]
+        end, found = marker.encode(), []
+        try:
+            async with asyncio.timeout(within.total_seconds()):
+                while True:
+                    count = 0
+                    while line := self._next_line():
+                        if any(word in line for word in wanted):
+                            found.append(Decision.of(orjson.loads(line)))
+                        if end in line:
+                            return found
+                        count += 1
+                        if count % SLICE == 0:
+                            await asyncio.sleep(0)
+                    await asyncio.sleep(LOOK_EVERY.total_seconds())
+        except TimeoutError:
+            raise AuditLogBehindError(
+                f"{self._path}: a request of our own is not in this log {within.total_seconds():.0f} s after its "
+                "answer, so nothing can be said of what was asked before it. Does this cluster's audit policy log "
+                "writes, and is this its kube-apiserver's log?"
+            ) from None
+
+    def _next_line(self) -> bytes | None:
+        """The next whole line; None at the end there is now."""
+        self._begun += self._file.readline()
+        if not self._begun.endswith(b"\n"):
+            self._follow_rotation()
+            return None
+        line, self._begun = self._begun, b""
+        return line
+
+    def _follow_rotation(self) -> None:
+        """Go on with the new file, once the old one has another name and has been read to its end."""
+        try:
+            newest = self._path.open("rb")
+        except FileNotFoundError:
+            return
+        if self._begun or os.path.sameopenfile(newest.fileno(), self._file.fileno()):
+            newest.close()
+        else:
+            self._file.close()
+            self._file = newest
+
+
+def weigh(observed: Iterable[Observed], decisions: Iterable[Decision], homes: Mapping[str, str]) -> AuditEvidence:
+    """Hold what was observed against the log. `homes` has the namespace of each user."""
+    by_id: defaultdict[str, list[Decision]] = defaultdict(list)
+    strays: dict[str, None] = {}
+    for decision in decisions:
+        by_id[decision.audit_id].append(decision)
+        if is_stray(decision, homes):
+            place = f"namespace {decision.namespace}" if decision.namespace else "the whole cluster"
+            strays[f"{decision.user} could {decision.verb} {decision.resource} in {place} ({decision.code})"] = None
+    contradictions = []
+    agreed = 0
+    for each in observed:
+        said = contradiction(each, by_id.get(each.request_id, []))
+        agreed += not said
+        if said:
+            cell = each.cell
+            what = f'"{cell.actor.name}" {cell.verb} {cell.target} in {cell.place or "the whole cluster"}'
+            contradictions.append(f"{what} at the {each.door} was {each.outcome}, but {said}")
+    return AuditEvidence(agreed, contradictions[:NAMED], list(strays)[:NAMED])
+
+
+def contradiction(observed: Observed, decisions: list[Decision]) -> str:
+    """What the log says to the contrary; empty if it agrees."""
+    forwarded = observed.door is Door.KUBE_APISERVER or observed.outcome is Outcome.ALLOWED
+    if not forwarded:
+        # Refused by the gateway itself, after a review whose verdict is in no log.
+        return "it reached the kube-apiserver all the same" if decisions else ""
+    if not decisions:
+        return "the audit log has nothing of it"
+    if not all(decision.is_about(observed.cell) for decision in decisions):
+        return f"the kube-apiserver heard another request: {decisions[0]}"
+    allowed = observed.outcome is Outcome.ALLOWED
+    if any(decision.allowed != allowed for decision in decisions):
+        return f"the kube-apiserver decided to {'deny' if allowed else 'allow'} it"
+    return ""
+
+
+def is_stray(decision: Decision, homes: Mapping[str, str]) -> bool:
+    home = homes.get(decision.user)
+    return home is not None and decision.verb in WRITES and decision.code < 300 and decision.namespace != home
