@@ -238,11 +238,13 @@ PLACES = [
 
 def put(manifest: Object, path: tuple[str, ...], value: object) -> None:
     *parents, last = path
+    inner: Any = manifest
     for key in parents:
-        manifest = manifest.setdefault(key, {})
-        if not isinstance(manifest, dict):
+        if not isinstance(inner, dict):
             return
-    manifest[last] = value
+        inner = inner.setdefault(key, {})
+    if isinstance(inner, dict):
+        inner[last] = value
 
 
 def owner_reference(owner: Object) -> Object:

@@ -74,7 +74,7 @@ class Platform:
     @contextmanager
     def namespace(self, prefix: str) -> Iterator[str]:
         name = f"{prefix}-{uuid.uuid4().hex[:8]}"
-        self.do(lambda kube: kube.create(NAMESPACES, {"metadata": {"name": name}}))
+        self.create(NAMESPACES, {"metadata": {"name": name}})
         try:
             # Pods made before the namespace has its default account are refused.
             until(lambda: self.found(SERVICE_ACCOUNTS, "default", name))
@@ -87,20 +87,20 @@ class Platform:
         """A namespace that the gateway may act in, and an account that may do there all that is offered."""
         with self.namespace(prefix) as namespace:
             account = self.account(Account(namespace, f"{prefix}-user"))
-            self.do(lambda kube: kube.create(ROLE_BINDINGS, tenant_binding({}), namespace))
+            self.create(ROLE_BINDINGS, tenant_binding({}), namespace)
             role = {"metadata": {"name": "everything"}, "rules": EVERYTHING_OFFERED}
-            self.do(lambda kube: kube.create(ROLES, role, namespace))
+            self.create(ROLES, role, namespace)
             binding = {
                 "metadata": {"name": "everything"},
                 "roleRef": {"apiGroup": ROLES.group, "kind": ROLES.kind, "name": "everything"},
                 "subjects": [{"kind": "Group", "name": f"system:serviceaccounts:{namespace}"}],
             }
-            self.do(lambda kube: kube.create(ROLE_BINDINGS, binding, namespace))
+            self.create(ROLE_BINDINGS, binding, namespace)
             yield account
 
     def account(self, account: Account) -> Account:
         body = {"metadata": {"name": account.name}}
-        self.do(lambda kube: kube.create(SERVICE_ACCOUNTS, body, account.namespace))
+        self.create(SERVICE_ACCOUNTS, body, account.namespace)
         return account
 
     def token(self, account: Account, *, audience: str = AUDIENCE, bound_to: Object | None = None) -> str:
@@ -115,7 +115,13 @@ class Platform:
         answer = self.do(lambda kube: kube.request("POST", path, body=body))
         return str(answer["status"]["token"])
 
-    def found(self, resource: Resource, name: str, namespace: str) -> Object | None:
+    def create(self, resource: Resource, body: Object, namespace: str | None = None) -> Object:
+        return self.do(lambda kube: kube.create(resource, body, namespace))
+
+    def list(self, resource: Resource, namespace: str | None = None) -> list[Object]:
+        return self.do(lambda kube: kube.list(resource, namespace))
+
+    def found(self, resource: Resource, name: str, namespace: str | None) -> Object | None:
         try:
             return self.do(lambda kube: kube.get(resource, name, namespace))
         except KubeError as error:
@@ -127,7 +133,7 @@ class Platform:
         """Everything of KINDS, in all namespaces."""
         found: Objects = {}
         for resource in KINDS:
-            for item in self.do(lambda kube, resource=resource: kube.list(resource)):
+            for item in self.list(resource):
                 meta = item["metadata"]
                 key = (resource.kind, meta["namespace"], meta["name"])
                 found[key] = (meta["uid"], meta["resourceVersion"])
@@ -171,7 +177,7 @@ def victims_objects(platform: Platform, namespace: str) -> None:
     ]
     for resource, body in made:
         body["metadata"] = {"name": "victim"}
-        platform.do(lambda kube, resource=resource, body=body: kube.create(resource, body, namespace))
+        platform.create(resource, body, namespace)
 
     def settled(resource: Resource, holds: Callable[[Object], bool]) -> None:
         until(lambda: holds((platform.found(resource, "victim", namespace) or {}).get("status", {})))

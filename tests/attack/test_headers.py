@@ -119,7 +119,7 @@ def test_an_absolute_target_is_this_server_all_the_same(battle: Battle, wire: Wi
 )
 def test_a_host_means_nothing(battle: Battle, wire: Wire, host: str) -> None:
     for path, code in (("/virtualmachines/kept", 200), ("/nowhere", 404), ("/healthz", 200)):
-        lines = [f"GET {path} HTTP/1.1", f"Host: {host}", ": ".join(battle.bearer)]
+        lines = [f"GET {path} HTTP/1.1", f"Host: {host}", f"Authorization: Bearer {battle.token}"]
         answers = wire.volley("host", "\r\n".join([*lines, "", ""]).encode())
         assert answers[0].code in (code, 400)
 
@@ -137,6 +137,8 @@ FRAMINGS: list[list[Header]] = [
     [("Content-Length", "1_0")],
     [("Content-Length", " ")],
     [("Content-Length", "99999999999999999999999")],
+    [("Transfer-Encoding", "identity, chunked")],
+    [("Transfer-Encoding", "gzip, chunked")],
     [("Transfer-Encoding", "chunked, identity")],
     [("Transfer-Encoding", "xchunked")],
     [("Transfer-Encoding", "\x0bchunked")],

@@ -70,11 +70,11 @@ def rights_in(platform: Platform, namespace: str | None) -> set[Right]:
     """By the bindings of a namespace, or those of the whole cluster."""
     resource = ROLE_BINDINGS if namespace else CLUSTER_ROLE_BINDINGS
     rights: set[Right] = set()
-    for binding in platform.do(lambda kube: kube.list(resource, namespace)):
+    for binding in platform.list(resource, namespace):
         if names_the_gateway(binding):
             reference = binding["roleRef"]
             roles = CLUSTER_ROLES if reference["kind"] == CLUSTER_ROLES.kind else ROLES
-            role = platform.do(lambda kube, roles=roles, name=reference["name"]: kube.get(roles, name, namespace))
+            role = platform.found(roles, reference["name"], namespace) or {}
             rights |= rights_of(role.get("rules") or [])
     return rights
 
@@ -88,12 +88,12 @@ def test_in_a_tenants_namespace_it_may_be_its_accounts_and_elsewhere_nothing(
 ) -> None:
     tenants = {
         binding["metadata"]["namespace"]
-        for binding in platform.do(lambda kube: kube.list(ROLE_BINDINGS))
+        for binding in platform.list(ROLE_BINDINGS)
         if binding["roleRef"]["name"] == TENANT_ROLE
     }
     assert {battle.attacker.namespace, battle.victim.namespace} <= tenants
     assert not tenants & {"kube-system", "kube-public", "kube-node-lease", "default", "kubevirt", NAMESPACE}
-    for namespace in platform.do(lambda kube: kube.list(NAMESPACES)):
+    for namespace in platform.list(NAMESPACES):
         name = namespace["metadata"]["name"]
         assert rights_in(platform, name) == (IN_TENANTS if name in tenants else set()), name
 
