@@ -11,7 +11,7 @@ from temporalio import activity
 from activities.errors import refusals_are_final
 from virtflow.kube import KubeClient
 from virtflow.kube.resources import HPAS
-from virtflow.sequence.create import audit_ids, observe_request_and_create
+from virtflow.sequence.create import observe_request_and_create, review_ids
 from virtflow.sequence.records import Records
 from virtflow.sequence.scale import observe_scale_decisions
 from workflows.models import CreateEvidence, ObservedArrow, ReplicaSetRef, ScaleDecision
@@ -37,8 +37,9 @@ class Evidence:
         machine, request_id = evidence.machine, evidence.request_id
 
         def observe() -> list[ObservedArrow]:
-            writes = self._records.of_machine(machine.namespace, machine.name, audit_ids(request_id))
-            return observe_request_and_create(evidence, self._records.of_request(request_id), writes)
+            records = self._records.of_request(request_id)
+            writes = self._records.of_machine(machine.namespace, machine.name, review_ids(request_id, records))
+            return observe_request_and_create(evidence, records, writes)
 
         return await self._once_complete(observe, lambda arrows: all(arrow.observed for arrow in arrows))
 

@@ -126,7 +126,10 @@ class Gateway:
             request_id=response.headers.get("X-Request-Id", ""),
         )
         if answer.code in (429, 500, 502, 503, 504):
-            raise ApplicationError(f"The gateway answered {answer.code} to {method} {path}: {answer.message}")
+            raise ApplicationError(
+                f"The gateway answered {answer.code} to {method} {path}: {answer.message}",
+                next_retry_delay=retry_after(response.headers.get("Retry-After", "")),
+            )
         return answer
 
     async def _created_before(self, request: GatewayRequest, request_id: str) -> GatewayAnswer | None:
@@ -138,6 +141,11 @@ class Gateway:
         if not request.labels or not request.labels.items() <= labels.items():
             return None
         return GatewayAnswer(201, there.body, there.warnings, request_id)
+
+
+def retry_after(header: str) -> timedelta | None:
+    """The pause that a server asks for in seconds; None where it says none, or a date, and the policy's own holds."""
+    return timedelta(seconds=min(int(header), 60)) if header.isascii() and header.isdigit() else None
 
 
 def derived_request_id() -> str:

@@ -157,7 +157,8 @@ class ObservedArrow:
     actor: str
     observed: bool
     after: timedelta | None = None
-    """Since the sequence's first write, by the kube-apiserver's own clock. Nothing for what came before it."""
+    """Since the request's own first write, by the kube-apiserver's own clock. Nothing for what came before it, and
+    negative for a review that was an earlier request's, up to the time for which the gateway uses one."""
     at: datetime | None = None
     """When its proof reached the kube-apiserver, by that clock (UTC). None for what the gateway's log proves."""
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from clusters.gateway.status import StatusError
 from virtflow.kube import Object, Resource
 
-__all__ = ["Access", "forbidden"]
+__all__ = ["Access", "ForbiddenError", "forbidden"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,11 @@ class Access:
         }
 
 
-def forbidden(user: str, access: Access, reason: str) -> StatusError:
+class ForbiddenError(StatusError):
+    """RBAC's no."""
+
+
+def forbidden(user: str, access: Access, reason: str) -> ForbiddenError:
     """403 in the kube-apiserver's words, so that it reads the same whichever of the two refused."""
     group, plural = access.resource.group, access.resource.plural
     kept = f"{plural}.{group}" if group else plural
@@ -52,4 +56,4 @@ def forbidden(user: str, access: Access, reason: str) -> StatusError:
         + (f": {reason}" if reason else "")
     )
     details = {"name": access.name, "group": group, "kind": plural}
-    return StatusError(403, message, details={key: value for key, value in details.items() if value})
+    return ForbiddenError(403, message, details={key: value for key, value in details.items() if value})

@@ -144,12 +144,12 @@ def public_routes(upstream: Upstream, metrics: Metrics) -> list[Route]:
         route("/readyz", readyz, ["GET"]),
         route("/metrics", figures, ["GET"]),
         route("/openapi.json", openapi, ["GET"]),
-        *(route(path, docs, ["GET"]) for path in PAGES),
+        *(route(path, docs, ["GET"], described=path == "/docs") for path in PAGES),
     ]
 
 
-def route(path: str, handler: Handler, methods: Collection[str]) -> Route:
-    made = Route(path, handler, methods=[*methods])
+def route(path: str, handler: Handler, methods: Collection[str], *, described: bool = True) -> Route:
+    made = Route(path, handler, methods=[*methods], include_in_schema=described)
     # Without the HEAD that Starlette adds to every GET: what it would ask of RBAC is a whole list, for no answer.
     made.methods = {*methods}
     return made

@@ -27,8 +27,9 @@ from virtflow.kube import Object
 __all__ = ["document", "openapi"]
 
 FROM_THE_APISERVER = {409: "Conflict", 422: "Invalid"}
-REFUSALS = {**REASONS, **FROM_THE_APISERVER}
-"""Codes, and their `reason` in Kubernetes: the gateway's own, and those that only the kube-apiserver says."""
+REFUSALS = {code: reason for code, reason in {**REASONS, **FROM_THE_APISERVER}.items() if code != 405}
+"""Codes, and their `reason` in Kubernetes: the gateway's own, but for what no operation in here has, and those that
+only the kube-apiserver says."""
 NEVER: dict[str, set[int]] = {"list": {409, 415, 422}, "get": {409, 415, 422}, "delete": {415}}
 
 SUMMARIES = {
@@ -102,7 +103,7 @@ def _path(endpoint: Endpoint) -> Object:
 
 def _operation(endpoint: Endpoint, verb: str) -> Object:
     action, kind = endpoint.subresource or verb, endpoint.resource.kind
-    refusals = sorted(REFUSALS.keys() - NEVER.get(verb, set()) - {405})
+    refusals = sorted(REFUSALS.keys() - NEVER.get(verb, set()))
     operation: Object = {
         "operationId": f"{action}{kind}",
         "summary": SUMMARIES[action].format(kind=kind),

@@ -6,7 +6,7 @@ comes back is the kube-apiserver's to say: only the frame that every object has 
 
 from clusters.kubevirt.crds import schema as kubevirt_schema
 from virtflow.kube import Object, Resource
-from virtflow.kube.resources import HPAS, PODS, SECRETS, VM_ACTIONS
+from virtflow.kube.resources import HPAS, PODS, SECRETS, VM_ACTIONS, VMIRS, VMIS, VMS
 
 __all__ = ["ACTION_OPTIONS", "LIST", "OBJECT_META", "READY", "STATUS", "SUCCESS", "answered_schema", "sent_schema"]
 
@@ -21,7 +21,11 @@ def sent_schema(resource: Resource) -> Object:
         whole = kubevirt_schema(resource.kind)
         fields = {"required": whole["required"], "properties": {"spec": whole["properties"]["spec"]}}
     required = ["apiVersion", "kind", "metadata", *fields.get("required", [])]
-    return _of_kind(resource, required, fields["properties"])
+    described = _of_kind(resource, required, fields["properties"])
+    if resource in EXAMPLES:
+        frame = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": "test"}}
+        described["example"] = {**frame, "spec": EXAMPLES[resource]}
+    return described
 
 
 def answered_schema(resource: Resource) -> Object:
@@ -52,6 +56,22 @@ OBJECT_META: Object = {
         },
     },
 }
+
+INSTANCE: Object = {
+    "domain": {
+        "cpu": {"cores": 1},
+        "resources": {"requests": {"cpu": "1", "memory": "1Gi"}},
+        "devices": {"disks": [{"name": "bootdisk", "disk": {"bus": "virtio"}}]},
+    },
+    "volumes": [{"name": "bootdisk", "containerDisk": {"image": "quay.io/containerdisks/ubuntu:22.04"}}],
+}
+TEMPLATE = {"metadata": {"labels": {"app": "test"}}, "spec": INSTANCE}
+EXAMPLES: dict[Resource, Object] = {
+    VMS: {"runStrategy": "Always", "template": TEMPLATE},
+    VMIS: INSTANCE,
+    VMIRS: {"replicas": 1, "selector": {"matchLabels": {"app": "test"}}, "template": TEMPLATE},
+}
+"""The specs of KubeVirt's kinds, of whose hundreds of fields few are needed."""
 
 OF_KUBERNETES: dict[Resource, Object] = {
     HPAS: {

@@ -73,8 +73,10 @@ def a_secret(session: "Session", world: World, tenant: str, name: str) -> None:
 @given(phrase('the tenant "{name:Name}" of "{file:Name}"'))
 def a_tenant_of_file(session: "Session", world: World, name: str, file: str) -> None:
     from pathlib import Path
+
     from virtflow.tenant_files import load_tenant
     from workflows.tenant_models import TenantOrder
+
     spec = load_tenant(Path(__file__).parents[2] / "features" / "tenants" / file).spec
     order = TenantOrder(name, session.namespace_of(name), session.labels, spec)
     world.tenants[name] = session.ask(Scenario.create_tenant, order)

@@ -175,7 +175,10 @@ def create_sequence_observed(report: "Report", world: World) -> None:
     assert world.created.arrows, "No sequence was observed."
     for arrow in world.created.arrows:
         after = f"{arrow.after / MILLISECOND:>5.0f} ms" if arrow.after is not None else " missing"
-        report.note(f"{after}  {arrow.number:>2} {arrow.title}, by {arrow.actor.rpartition(':')[2]}")
+        # For an earlier request with the same token, whose answer still held.
+        is_earlier = arrow.after is not None and arrow.after < timedelta(0)
+        note = f", reviewed {-arrow.after.total_seconds():.1f} s before" if arrow.after and is_earlier else ""
+        report.note(f"{after}  {arrow.number:>2} {arrow.title}, by {arrow.actor.rpartition(':')[2]}{note}")
     assert not missing, f"Not on record, or not after the arrow before it: {'; '.join(missing)}"
 
 

@@ -12,6 +12,7 @@ import httpx
 import yaml
 from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestServer
+from starlette.applications import Starlette
 
 from clusters.gateway import AUDIENCE
 from clusters.gateway.access_log import AccessLog
@@ -22,6 +23,7 @@ from virtflow.kube import KubeClient, Object
 TENANT = "system:serviceaccount:tenant-a:tenant-a-user"
 OTHER_TENANT = "system:serviceaccount:tenant-b:tenant-b-user"
 VM: Object = {"apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine", "metadata": {"name": "test-vm"}, "spec": {}}
+AUTH = {"Authorization": "Bearer good"}
 REVIEWS = ("/apis/authentication.k8s.io/v1/tokenreviews", "/apis/authorization.k8s.io/v1/subjectaccessreviews")
 
 
@@ -30,6 +32,9 @@ class FakeApiserver:
     """Knows the tokens `good` (tenant-a's), `other` (tenant-b's) and `human`; allows tenants all in their namespaces
     but delete."""
 
+    may_delete: bool = False
+    cluster_wide: bool = False
+    """Whether tenants may ask for what is in all namespaces."""
     requests: list[web.BaseRequest] = field(default_factory=list)
     bodies: list[Object] = field(default_factory=list)
     code: int = 200
@@ -58,10 +63,9 @@ class FakeApiserver:
             return self._review(self._token(body["spec"]))
         if request.path == REVIEWS[1]:
             wanted = body["spec"]["resourceAttributes"]
-            allowed = (
-                body["spec"]["user"].startswith(f"system:serviceaccount:{wanted['namespace']}:")
-                and wanted["verb"] != "delete"
-            )
+            own = body["spec"]["user"].startswith(f"system:serviceaccount:{wanted['namespace']}:")
+            where = own or (self.cluster_wide and not wanted["namespace"])
+            allowed = where and (self.may_delete or wanted["verb"] != "delete")
             return self._review({"allowed": allowed, "reason": "RBAC: as the test wants"})
         await asyncio.sleep(self.delay.total_seconds())
         response = web.json_response(self.answer, status=self.code)
@@ -80,8 +84,19 @@ class FakeApiserver:
         return {"authenticated": True, "user": user, "audiences": self.audiences}
 
 
+def is_status(response: httpx.Response, code: int, reason: str) -> bool:
+    """Whether it is the gateway's own no."""
+    body = response.json()
+    assert response.status_code == code, response.text
+    assert (body["apiVersion"], body["kind"], body["status"]) == ("v1", "Status", "Failure")
+    assert (body["code"], body["reason"]) == (code, reason)
+    request_id = {"reason": "RequestId", "message": response.headers["x-request-id"]}
+    return request_id in body["details"]["causes"]
+
+
 @dataclass
 class Setup:
+    app: Starlette
     fake: FakeApiserver
     server: BaseTestServer
     http: httpx.AsyncClient
@@ -120,7 +135,7 @@ async def running_gateway(folder: Path, *, timeout: timedelta = timedelta(second
             app = create_app(kube, access_log, timeout=timeout)
             transport = httpx.ASGITransport(app)
             async with httpx.AsyncClient(transport=transport, base_url="https://gateway") as http:
-                yield Setup(fake, server, http, folder / "access.log")
+                yield Setup(app, fake, server, http, folder / "access.log")
         access_log.close()
 
 

@@ -158,7 +158,14 @@ RECORD: dict[str, Any] = {
 
 def test_an_access_record_says_whose_request_it_was_and_what_became_of_it() -> None:
     expected = AccessRecord(
-        RECORD["request_id"], RECORD["user"], "team-a", "team-a", "create", code=201, verdict="allowed"
+        RECORD["request_id"],
+        RECORD["user"],
+        "team-a",
+        "team-a",
+        "create",
+        code=201,
+        verdict="allowed",
+        latency_ms=24.887,
     )
     assert access_record_of(json.dumps(RECORD).encode()) == expected
 

@@ -15,7 +15,7 @@ from activities import evidence
 from activities.evidence import Evidence
 from virtflow.kube import KubeClient
 from virtflow.sequence.audit import AccessRecord, access_record_of, write_of
-from virtflow.sequence.create import audit_ids, observe_request_and_create
+from virtflow.sequence.create import observe_request_and_create, review_ids
 from virtflow.sequence.records import Records
 from workflows.models import CreateEvidence, ObservedArrow, VirtualMachineRef
 from workflows.tenant_models import Tenant
@@ -58,7 +58,10 @@ RECORD: Event = {
     "tenant": NAMESPACE,
     "namespace": NAMESPACE,
     "verb": "create",
+    "resource": "virtualmachines",
     "name": "test-vm",
+    "token_review": f"{ID}-tokenreview",
+    "access_review": f"{ID}-accessreview",
     "code": 201,
     "reason": 'RBAC: allowed by RoleBinding "tenant-a-binding"',
     "verdict": "allowed",
@@ -198,6 +201,7 @@ def test_a_review_that_is_not_the_requests_own_proves_nothing(number: int, what:
             ("tenant", f"{NAMESPACE}-2"),
             ("namespace", f"{NAMESPACE}-2"),
             ("verb", "update"),
+            ("resource", "pods"),
             ("code", 403),
             ("code", 200),
             ("verdict", "denied"),
@@ -209,6 +213,48 @@ def test_a_record_that_says_anything_else_is_not_the_requests(change: tuple[str,
     assert observed([{**RECORD, key: value}], EVENTS) == ALL - {REQUEST}
     # A record of the same id beside it takes nothing away: a caller may send an id again.
     assert observed([{**RECORD, key: value}, RECORD], EVENTS) == ALL
+
+
+EARLIER = {"token_review": "earlier-tokenreview", "access_review": "earliest-accessreview"}
+
+
+def earlier(review: Event, audit_id: str, second: float) -> Event:
+    at = f"2026-11-23T11:46:{second:09.6f}Z"
+    return changed(review, auditID=audit_id, requestReceivedTimestamp=at)
+
+
+def test_reviews_of_earlier_requests_prove_a_request_that_names_them() -> None:
+    """In any order, and the time begins with the request's own first write."""
+    reviews = [
+        earlier(ACCESS_REVIEW, EARLIER["access_review"], 3.5),
+        earlier(TOKEN_REVIEW, EARLIER["token_review"], 9),
+    ]
+    arrows = observe([{**RECORD, **EARLIER}], [*reviews, CREATE, CREATE_VMI])
+    assert {(arrow.number, arrow.title) for arrow in arrows if arrow.observed} == ALL
+    after = [arrow.after.total_seconds() for arrow in arrows if arrow.after is not None]
+    assert after == pytest.approx([0, 9 - 12.940790, 3.5 - 12.940790, 0, 0, 1])
+
+
+def test_an_earlier_token_review_goes_with_a_review_of_its_own() -> None:
+    record = {**RECORD, "token_review": EARLIER["token_review"]}
+    events = [earlier(TOKEN_REVIEW, EARLIER["token_review"], 9), *EVENTS[1:]]
+    arrows = observe([record], events)
+    assert {(arrow.number, arrow.title) for arrow in arrows if arrow.observed} == ALL
+    after = [arrow.after.total_seconds() for arrow in arrows if arrow.after is not None]
+    assert after == pytest.approx([0, 9 - 11.940790, 0, 1, 1, 2])
+
+
+# The write reached the kube-apiserver at 12.940790, and its request took 24.887 ms.
+@pytest.mark.parametrize(("second", "is_proof"), [(2.92, True), (2.91, False), (12.94, True), (12.95, False)])
+def test_a_review_proves_as_long_as_it_holds_and_not_what_came_before_it(second: float, is_proof: bool) -> None:
+    events = [earlier(ACCESS_REVIEW, EARLIER["access_review"], second), TOKEN_REVIEW, CREATE, CREATE_VMI]
+    events.sort(key=lambda each: str(each["requestReceivedTimestamp"]))
+    record = {**RECORD, "access_review": EARLIER["access_review"]}
+    assert (observed([record], events) == ALL) == is_proof
+
+
+def test_a_review_that_the_record_does_not_name_proves_nothing() -> None:
+    assert observed([{**RECORD, **EARLIER}], EVENTS) == ALL - {TOKEN, ACCESS}
 
 
 def lines(*contents: Event, compact: bool = True) -> str:
@@ -234,7 +280,7 @@ async def test_the_logs_of_one_request_among_others_prove_it(logs: tuple[Path, P
     with closing(Records(*logs)) as records:
         arrows = await Evidence(cast("KubeClient", None), records).observe_create_sequence(EVIDENCE)
         assert {(arrow.number, arrow.title) for arrow in arrows if arrow.observed} == ALL
-        writes = records.of_machine(NAMESPACE, "test-vm", audit_ids(ID))
+        writes = records.of_machine(NAMESPACE, "test-vm", review_ids(ID, []))
         assert [write.audit_id for write in writes] == [each["auditID"] for each in EVENTS]
 
 

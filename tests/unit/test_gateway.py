@@ -6,7 +6,6 @@ What only a real kube-apiserver can show (RBAC, impersonation, audit) is in test
 import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from pathlib import Path
 from urllib.parse import quote
 
 import httpx
@@ -17,30 +16,14 @@ from hypothesis import strategies as st
 
 from clusters.gateway import ACCESS_REVIEW_SUFFIX, TENANT_ROLE, TOKEN_REVIEW_SUFFIX, manifests, tenant_binding
 from clusters.gateway.requests import MAX_BODY
-from tests.unit.gateway_support import REVIEWS, TENANT, VM, Setup, running_gateway
+from tests.unit.gateway_support import AUTH, REVIEWS, TENANT, VM, Setup, is_status
 from virtflow.kube import Object
 from virtflow.kube.resources import CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES
 
 pytestmark = pytest.mark.anyio
 
 BASE = "/apis/kubevirt.io/v1/namespaces/tenant-a/virtualmachines"
-AUTH = {"Authorization": "Bearer good"}
 JSON = {"Content-Type": "application/json"}
-
-
-@pytest.fixture
-async def gateway(tmp_path: Path) -> AsyncIterator[Setup]:
-    async with running_gateway(tmp_path) as setup:
-        yield setup
-
-
-def is_status(response: httpx.Response, code: int, reason: str) -> bool:
-    body = response.json()
-    assert response.status_code == code, response.text
-    assert (body["apiVersion"], body["kind"], body["status"]) == ("v1", "Status", "Failure")
-    assert (body["code"], body["reason"]) == (code, reason)
-    request_id = {"reason": "RequestId", "message": response.headers["x-request-id"]}
-    return request_id in body["details"]["causes"]
 
 
 async def test_a_create_is_reviewed_twice_and_then_sent_as_the_tenant(gateway: Setup) -> None:

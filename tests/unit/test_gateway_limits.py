@@ -93,17 +93,29 @@ async def test_the_same_question_of_many_is_asked_once_and_each_names_it_in_the_
     }
 
 
-async def test_another_verb_name_or_namespace_is_another_question(gateway: Setup) -> None:
-    for path in ("", "/a", "/b", "/a", "?namespace=tenant-b"):
+async def questions_of(gateway: Setup, *paths: str) -> list[tuple[str, ...]]:
+    """What the kube-apiserver was asked for a few gets."""
+    for path in paths:
         await gateway.http.get(f"/virtualmachines{path}", headers=GOOD)
     asked = [body["spec"]["resourceAttributes"] for body in gateway.fake.bodies if "resourceAttributes" in str(body)]
-    assert [(each["namespace"], each["verb"], each["name"]) for each in asked] == [
-        ("tenant-a", "list", ""),
-        ("tenant-a", "get", "a"),
-        ("tenant-a", "get", "b"),
-        ("tenant-b", "list", ""),
-    ]
     assert [request.path for request in gateway.fake.requests].count(REVIEWS[0]) == 1
+    return [(each["namespace"], each["verb"], each["name"]) for each in asked]
+
+
+async def test_another_verb_or_namespace_is_another_question(gateway: Setup) -> None:
+    asked = await questions_of(gateway, "", "/a", "", "?namespace=tenant-b", "?namespace=tenant-b")
+    no = ("tenant-b", "list", "")
+    assert asked == [("tenant-a", "list", ""), ("tenant-a", "get", ""), no, no]
+
+
+async def test_who_may_get_any_machine_is_asked_about_once(gateway: Setup) -> None:
+    assert await questions_of(gateway, "/a", "/b", "/a") == [("tenant-a", "get", "")]
+
+
+async def test_who_may_not_is_asked_about_the_very_one(gateway: Setup) -> None:
+    asked = await questions_of(gateway, "/a?namespace=tenant-b", "/b?namespace=tenant-b")
+    assert asked == [("tenant-b", "get", name) for name in ("", "a", "", "b")]
+    assert [line["code"] for line in gateway.lines()] == [403, 403]
 
 
 async def test_a_body_that_does_not_come_is_408(gateway: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

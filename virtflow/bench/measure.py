@@ -10,6 +10,7 @@ from clusters.local import LocalCluster
 from virtflow.bench.audit_times import machine_times, requests_of_harness, tenant_times
 from virtflow.bench.bare import BareClient
 from virtflow.bench.figures import Figure, Figures, percentile
+from virtflow.bench.gateway import measure_gateway
 from virtflow.bench.harness import RUNNING_WITHIN, Created, create_machine, create_machines, machine_manifest
 from virtflow.bench.processes import usage_of
 from virtflow.journey import journey_orders, travel
@@ -40,6 +41,7 @@ class Bench:
             # Whatever comes first pays for connections, caches and imports that nobody wants to measure.
             with phase("Warming up"):
                 await self._with_tenants("warm", 2, self._warm_up)
+            await self._with_tenants("gateway", 1, lambda tenants: self._through_gateway(tenants[0], rounds))
             await self._with_tenants("alone", 1, self._reaction_alone)
             await self._with_tenants("parallel", PARALLEL, self._reaction_in_parallel)
             await self._journeys_alone()
@@ -52,6 +54,9 @@ class Bench:
 
     async def _warm_up(self, tenants: list[Tenant]) -> None:
         await create_machines(self._temporal, f"{self._run}/warm", tenants, 10)
+
+    async def _through_gateway(self, tenant: Tenant, rounds: int) -> None:
+        await measure_gateway(self._bare, self._endpoints, self._figures, tenant, rounds)
 
     async def _reaction_alone(self, tenants: list[Tenant]) -> None:
         with phase(f"Reaction to Running, {ALONE} virtual machines one after the other"):

@@ -89,6 +89,11 @@ class AccessRecord:
     verb: str
     code: int
     verdict: str
+    resource: str = ""
+    token_review: str = ""
+    access_review: str = ""
+    """Audit-IDs of the reviews that were used: this request's own, or an earlier one's."""
+    latency_ms: float = 0
 
 
 def write_of(line: bytes) -> Write | None:

@@ -5,22 +5,26 @@ bears virt-api's mark: one request id runs through all four. Arrow 4 is the answ
 its uid on owner references lead the way. Arrows 5, 7 and 9 are a watch's delivery or a process's start: the
 next write of their actor is their proof.
 
+A review may be an earlier request's: then the access record names it, and it is a proof as long as the gateway uses
+one (`LIFETIME`, and what the request itself took). It may have come before the sequence's beginning.
+
 The order is that of arrival at the kube-apiserver, so it is one clock's (`records.py` says why not the log's own).
 The access record has another's, and is written at the request's end: that it is there counts, not when.
 """
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from clusters.gateway import ACCESS_REVIEW_SUFFIX, TOKEN_REVIEW_SUFFIX
+from clusters.gateway.cache import LIFETIME
 from virtflow.sequence.audit import AccessRecord, Write
 from workflows.models import CreateEvidence, ObservedArrow
 from workflows.tenant_models import Tenant
 
-__all__ = ["ACTORS", "MACHINE", "REQUEST", "audit_ids", "observe_arrows", "observe_request_and_create"]
+__all__ = ["ACTORS", "MACHINE", "REQUEST", "observe_arrows", "observe_request_and_create", "review_ids"]
 
 GATEWAY = "system:serviceaccount:virtflow-system:iam-gateway"
 VIRT_CONTROLLER = "system:serviceaccount:kubevirt:kubevirt-controller"
@@ -39,56 +43,83 @@ class Arrow:
     proof: Callable[[Write, dict[str, Any]], bool]
     """Whether a write of the actor is this arrow's proof, given what earlier arrows tied down."""
     ties: Callable[[Write], dict[str, Any]] = lambda _: {}
+    is_earlier: bool = False
+    """Whether an earlier request left its proof: in any order, and not as the sequence's beginning."""
 
 
-def audit_ids(request_id: str) -> tuple[str, str, str]:
-    """Of a gateway's request: its TokenReview, its SubjectAccessReview, the write itself."""
-    return request_id + TOKEN_REVIEW_SUFFIX, request_id + ACCESS_REVIEW_SUFFIX, request_id
+def review_ids(request_id: str, records: Sequence[AccessRecord]) -> set[str]:
+    """Audit-IDs of the reviews that may prove a request: those its records name, and its own."""
+    own = {request_id + TOKEN_REVIEW_SUFFIX, request_id + ACCESS_REVIEW_SUFFIX}
+    return own | {review for record in records for review in (record.token_review, record.access_review)}
 
 
 def observe_request_and_create(
     evidence: CreateEvidence, records: Sequence[AccessRecord], writes: Sequence[Write]
 ) -> list[ObservedArrow]:
-    """Arrows 1 to 11. `records` are the access log's of the request, `writes` those that `audit_ids` let in too."""
-    machine, user = evidence.machine, _username(evidence.tenant)
-    token_review, access_review, write = audit_ids(evidence.request_id)
+    """Arrows 1 to 11. `records` are the access log's of the request, `writes` those that `review_ids` let in too."""
+    machine, user, request_id = evidence.machine, _username(evidence.tenant), evidence.request_id
+    record = next((record for record in records if _is_record(record, evidence)), None)
     known: dict[str, Any] = {
         "vm": machine.uid,
         "tenant": user,
-        "token review": token_review,
-        "access review": access_review,
-        "write": write,
+        "token review": record.token_review if record else request_id + TOKEN_REVIEW_SUFFIX,
+        "access review": record.access_review if record else request_id + ACCESS_REVIEW_SUFFIX,
+        "reviews hold since": _reviews_hold_since(request_id, record, writes),
+        "write": request_id,
     }
-    recorded = any(_is_record(record, evidence) for record in records)
-    asked = ObservedArrow(1, "POST virtualmachines", user, recorded, timedelta() if recorded else None)
-    return [asked, *observe_arrows((*REQUEST, *MACHINE), writes, known)]
+    token_review, access_review, *rest = REQUEST
+    arrows = [
+        replace(token_review, is_earlier=not known["token review"].startswith(request_id)),
+        replace(access_review, is_earlier=not known["access review"].startswith(request_id)),
+        *rest,
+        *MACHINE,
+    ]
+    after = timedelta() if record else None
+    asked = ObservedArrow(1, "POST virtualmachines", user, record is not None, after)
+    return [asked, *observe_arrows(arrows, writes, known)]
 
 
 def observe_arrows(arrows: Sequence[Arrow], writes: Sequence[Write], known: dict[str, Any]) -> list[ObservedArrow]:
     """Each arrow with its first proof that does not come before the proof of the arrow before it."""
-    observed: list[ObservedArrow] = []
+    proofs: list[tuple[Arrow, Write | None]] = []
     position = 0
-    first: datetime | None = None
     for arrow in arrows:
         found = next(
             (
                 index
-                for index in range(position, len(writes))
+                for index in range(0 if arrow.is_earlier else position, len(writes))
                 if writes[index].user == arrow.actor and arrow.proof(writes[index], known)
             ),
             None,
         )
         if found is None:
-            observed.append(ObservedArrow(arrow.number, arrow.title, arrow.actor, observed=False))
+            proofs.append((arrow, None))
             continue
         # Not the one after it: arrows 3 and 4 are one event. No other write can be a proof of two.
-        write, position = writes[found], found
-        first = first or write.at
+        write, position = writes[found], max(position, found)
         known |= arrow.ties(write)
-        observed.append(
-            ObservedArrow(arrow.number, arrow.title, arrow.actor, observed=True, after=write.at - first, at=write.at)
-        )
-    return observed
+        proofs.append((arrow, write))
+    begin = next((write.at for arrow, write in proofs if write and not arrow.is_earlier), None)
+    return [_observed(arrow, write, begin) for arrow, write in proofs]
+
+
+def _observed(arrow: Arrow, write: Write | None, begin: datetime | None) -> ObservedArrow:
+    if write is None:
+        return ObservedArrow(arrow.number, arrow.title, arrow.actor, observed=False)
+    after = write.at - (begin or write.at)
+    return ObservedArrow(arrow.number, arrow.title, arrow.actor, observed=True, after=after, at=write.at)
+
+
+def _reviews_hold_since(request_id: str, record: AccessRecord | None, writes: Sequence[Write]) -> datetime:
+    """The earliest moment of a review that the request may have used, by the kube-apiserver's clock.
+
+    The gateway looks for one after the request's beginning, and the write comes before its end. So this needs of the
+    gateway's clock only how long the request took.
+    """
+    forwarded = next((write for write in writes if write.audit_id == request_id), None)
+    if forwarded is None or record is None:
+        return datetime.min.replace(tzinfo=UTC)
+    return forwarded.at - LIFETIME - timedelta(milliseconds=record.latency_ms)
 
 
 def _username(tenant: Tenant) -> str:
@@ -96,24 +127,30 @@ def _username(tenant: Tenant) -> str:
 
 
 def _is_record(record: AccessRecord, evidence: CreateEvidence) -> bool:
-    return record == AccessRecord(
+    return record == replace(
+        record,
         request_id=evidence.request_id,
         user=_username(evidence.tenant),
         tenant=evidence.tenant.namespace,
         namespace=evidence.machine.namespace,
         verb="create",
+        resource="virtualmachines",
         code=201,
         verdict="allowed",
     )
 
 
 def _reviews_token(write: Write, known: dict[str, Any]) -> bool:
-    return write.verb == "create" and write.resource == "tokenreviews" and write.audit_id == known["token review"]
+    return write.resource == "tokenreviews" and _is_review(write, "token review", known)
 
 
 def _reviews_access(write: Write, known: dict[str, Any]) -> bool:
-    is_review = write.verb == "create" and write.resource == "subjectaccessreviews"
-    return is_review and write.audit_id == known["access review"]
+    return write.resource == "subjectaccessreviews" and _is_review(write, "access review", known)
+
+
+def _is_review(write: Write, which: str, known: dict[str, Any]) -> bool:
+    is_used = write.audit_id == known[which] and write.at >= known["reviews hold since"]
+    return write.verb == "create" and is_used
 
 
 def _forwards(write: Write, known: dict[str, Any]) -> bool:
