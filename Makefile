@@ -12,13 +12,16 @@ export VIRTFLOW_CLUSTER := $(or $(CLUSTER),local)
 export VIRTFLOW_KEEP := $(or $(KEEP),0)
 export VIRTFLOW_VERBOSE := $(or $(V),0)
 
-.PHONY: e2e test conformance up down status logs load journey bench doctor lint format
+.PHONY: e2e test attack conformance up down status logs load journey bench doctor lint format
 
 e2e: .venv/ready
 	@$(BIN)/python -m virtflow e2e
 
 test: lint
 	@$(BIN)/python -m pytest
+
+attack: .venv/ready
+	@$(BIN)/python -m pytest tests/attack --hypothesis-profile=attack
 
 conformance: .venv/ready
 	@$(BIN)/python -m pytest tests/conformance/test_situations.py $(if $(AGAINST),--kubeconfig $(AGAINST)) \
