@@ -12,7 +12,7 @@ export VIRTFLOW_CLUSTER := $(or $(CLUSTER),local)
 export VIRTFLOW_KEEP := $(or $(KEEP),0)
 export VIRTFLOW_VERBOSE := $(or $(V),0)
 
-.PHONY: e2e test explore conformance up down status logs load journey bench doctor lint format
+.PHONY: e2e test explore attack conformance up down status logs load journey bench doctor lint format
 
 e2e: .venv/ready
 	@$(BIN)/python -m virtflow e2e
@@ -23,6 +23,9 @@ test: lint
 # Property tests with other examples each time, and many more of them.
 explore: .venv/ready
 	@$(BIN)/python -m pytest --hypothesis-profile=explore tests/unit
+
+attack: .venv/ready
+	@$(BIN)/python -m pytest tests/attack --hypothesis-profile=attack
 
 conformance: .venv/ready
 	@$(BIN)/python -m pytest tests/conformance/test_situations.py $(if $(AGAINST),--kubeconfig $(AGAINST)) \

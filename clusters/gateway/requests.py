@@ -145,7 +145,11 @@ async def read_body(request: Request, endpoint: Endpoint, verb: str) -> tuple[Ob
         return await read_options(request), {}
     if verb in ("create", "update"):
         manifest = await read_manifest(request, endpoint)
-        return manifest, metadata_of(manifest)
+        metadata = metadata_of(manifest)
+        # The kube-apiserver calls this an error of its own (500).
+        if verb == "create" and metadata.get("resourceVersion"):
+            raise StatusError(400, "metadata.resourceVersion must not be set on an object that is to be created.")
+        return manifest, metadata
     # The preconditions of a DELETE, say, dropped in silence, would delete what the caller meant to keep.
     if await read_bytes(request):
         raise StatusError(400, f"A {request.method} takes no request body here.")

@@ -94,6 +94,11 @@ class Protocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._unseen = 0
+        # "x, chunked" is chunked to this parser and may be none to another: no two are to see other requests here.
+        codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings not in ([], [b"chunked"]):
+            self._refusal = StatusError(400, "The one Transfer-Encoding that is taken is chunked.")
+            raise self._refusal
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD:
             self._refusal = too_large()
             raise self._refusal

@@ -1,0 +1,21 @@
+"""How many examples hypothesis tries: the same at each `make test`, and ten times as many others at `make attack`.
+
+The profile `attack` (`--hypothesis-profile=attack`) has a thousand examples where the default has a hundred. What it
+finds it prints as a blob, with which the very example can be had again.
+"""
+
+import hypothesis
+
+__all__ = ["effort"]
+
+USUAL = 100
+
+hypothesis.settings.register_profile(
+    "attack", hypothesis.settings.get_profile("virtflow"), max_examples=10 * USUAL, print_blob=True
+)
+
+
+def effort(examples: int) -> hypothesis.settings:
+    """So many of them, and more if there is time."""
+    times = hypothesis.settings().max_examples // USUAL
+    return hypothesis.settings(max_examples=examples * times, derandomize=times == 1)
