@@ -15,12 +15,12 @@ from clusters.gateway.status import REASONS, StatusError
 from virtflow.kube import Object, describe
 from virtflow.kube.client import Response as Answer
 
+__all__ = ["EXCEPTION_HANDLERS", "InPlace", "Paced", "on_bug", "relay", "respond"]
+
 RETRY_AFTER = 1
 """Seconds: what the kube-apiserver itself says with every 429."""
 
 PIECE = 64 * 1024
-
-__all__ = ["EXCEPTION_HANDLERS", "InPlace", "Paced", "on_bug", "relay", "respond"]
 
 
 class Paced(Response):

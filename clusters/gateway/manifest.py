@@ -1,7 +1,7 @@
-"""Reading a VirtualMachine from a request body: JSON, or as much of YAML as JSON can say.
+"""Reading an object from a request body: JSON, or as much of YAML as JSON can say.
 
 The reader only makes sure that there is one meaning: no key twice, no second document, nothing JSON has no
-word for. Whether it is a VirtualMachine is the kube-apiserver's to say, in its own words.
+word for. Whether it is what it says it is, is the kube-apiserver's to say, in its own words.
 """
 
 import json
@@ -15,11 +15,11 @@ __all__ = ["JSON", "MEDIA_TYPES", "ManifestError", "decode"]
 
 JSON = "application/json"
 
-NO_MANIFEST = "The request body is no manifest:"
+UNREADABLE = "The request body cannot be read:"
 
 
 class ManifestError(ValueError):
-    """The body is no manifest; the message says what is wrong with it, for the caller."""
+    """The body is no object; the message says what is wrong with it, for the caller."""
 
 
 def decode(body: bytes, media_type: str) -> Object:
@@ -31,14 +31,14 @@ def decode(body: bytes, media_type: str) -> Object:
     try:
         manifest = read(body.decode())
         if not isinstance(manifest, dict):
-            raise ManifestError("it must be an object, with apiVersion, kind, metadata and spec")
+            raise ManifestError("it must be an object")
         _check_depth(manifest)
         json.dumps(manifest, allow_nan=False)  # the numbers JSON has no word for: infinities, endless digits
         encode(manifest)  # what cannot be sent on: more than 64 bits, half a character
     except RecursionError:
-        raise ManifestError(f"{NO_MANIFEST} it is nested deeper than {MAX_DEPTH} levels") from None
+        raise ManifestError(f"{UNREADABLE} it is nested deeper than {MAX_DEPTH} levels") from None
     except ValueError as error:
-        raise ManifestError(f"{NO_MANIFEST} {error}") from error
+        raise ManifestError(f"{UNREADABLE} {error}") from error
     return manifest
 
 

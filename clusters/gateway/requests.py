@@ -100,6 +100,7 @@ async def _read(request: Request, endpoint: Endpoint, tenant: str) -> Wanted:
     record: Record = request.state.record
     verb = endpoint.verbs[request.method]
     name = request.path_params.get("name", "")
+    record.name = name[:MAX_NAME]
     if name and not (len(name) <= MAX_NAME and NAME.fullmatch(name)):
         raise StatusError(400, f"{name!r} cannot be the name of a {endpoint.resource.kind} (RFC 1123 subdomain).")
     query = checked_query(request.query_params, endpoint, verb)
@@ -116,14 +117,16 @@ async def _read(request: Request, endpoint: Endpoint, tenant: str) -> Wanted:
 def takes_query(endpoint: Endpoint, verb: str) -> list[str]:
     """The parameters that mean something there. Any other would be dropped by the server without a word."""
     # An action's dry run is in its options: KubeVirt does not look at the query.
-    writes = not endpoint.subresource
-    verbs = {
-        "namespace": True,
-        "allNamespaces": verb == "list",
-        "dryRun": writes and verb in ("create", "update", "delete"),
-        "fieldValidation": writes and verb in ("create", "update"),
+    if endpoint.subresource:
+        return ["namespace"]
+    taken = {
+        "list": ["namespace", "allNamespaces"],
+        "create": ["namespace", "dryRun", "fieldValidation"],
+        "get": ["namespace"],
+        "update": ["namespace", "dryRun", "fieldValidation"],
+        "delete": ["namespace", "dryRun"],
     }
-    return [name for name in QUERY if verbs[name]]
+    return taken[verb]
 
 
 def checked_query(params: QueryParams, endpoint: Endpoint, verb: str) -> dict[str, str]:

@@ -26,7 +26,7 @@ def is_json_object_or_refused(body: bytes, media_type: str) -> bool:
     try:
         manifest = decode(body, media_type)
     except ManifestError as error:
-        return str(error).startswith("The request body is no manifest: ")
+        return str(error).startswith("The request body cannot be read: ")
     return isinstance(json.loads(encode(manifest)), dict)
 
 
@@ -112,7 +112,7 @@ def test_yaml_scalars_are_what_kubectl_makes_of_them(text: str, value: object) -
     ],
 )
 def test_refused(body: bytes, media_type: str, why: str) -> None:
-    with pytest.raises(ManifestError, match="no manifest") as refusal:
+    with pytest.raises(ManifestError, match="cannot be read") as refusal:
         decode(body, media_type)
     assert why in str(refusal.value)
 
