@@ -14,10 +14,10 @@ from clusters.gateway.status import REASONS, StatusError
 from virtflow.kube import Object, describe
 from virtflow.kube.client import Response as Answer
 
-__all__ = ["EXCEPTION_HANDLERS", "on_bug", "relay", "respond"]
-
 RETRY_AFTER = 1
 """Seconds: what the kube-apiserver itself says with every 429."""
+
+__all__ = ["EXCEPTION_HANDLERS", "on_bug", "relay", "respond"]
 
 
 def respond(code: int, body: Object, headers: Mapping[str, str] | None = None) -> Response:
