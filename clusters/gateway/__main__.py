@@ -1,5 +1,6 @@
 """`python -m clusters.gateway`: the gateway as a process, on 127.0.0.1 with TLS."""
 
+import resource
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,9 @@ def main(
     access_log: Annotated[Path, typer.Option(dir_okay=False)],
 ) -> None:
     """Serve the IAM Gateway until SIGTERM. The kubeconfig is its own service account's."""
+    # A shell's 1024 are fewer than the connections there may be.
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     uvloop.run(serve(kubeconfig, port, tls_cert, tls_key, access_log))
 
 

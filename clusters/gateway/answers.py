@@ -2,22 +2,47 @@
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 
 import aiohttp
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.types import ExceptionHandler
+from starlette.types import ExceptionHandler, Receive, Scope, Send
 
 from clusters.gateway.access_log import Record
 from clusters.gateway.status import REASONS, StatusError
 from virtflow.kube import Object, describe
 from virtflow.kube.client import Response as Answer
 
+__all__ = ["EXCEPTION_HANDLERS", "InPlace", "Paced", "on_bug", "relay", "respond"]
+
 RETRY_AFTER = 1
 """Seconds: what the kube-apiserver itself says with every 429."""
 
-__all__ = ["EXCEPTION_HANDLERS", "on_bug", "relay", "respond"]
+PIECE = 64 * 1024
+
+
+class Paced(Response):
+    """Sent in pieces, so that it takes as long as its client takes it, and is not all in the connection's buffer."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        for begin in range(0, len(self.body) or 1, PIECE):
+            piece, has_more = self.body[begin : begin + PIECE], begin + PIECE < len(self.body)
+            await send({"type": "http.response.body", "body": piece, "more_body": has_more})
+
+
+class InPlace(Response):
+    """An answer that keeps its request's place until it is sent: who does not read takes room of its tenant's."""
+
+    def __init__(self, answer: Response, place: AbstractContextManager[object]) -> None:
+        self._answer = answer
+        self._place = place
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._place:
+            await self._answer(scope, receive, send)
 
 
 def respond(code: int, body: Object, headers: Mapping[str, str] | None = None) -> Response:
@@ -29,7 +54,7 @@ def relay(answer: Answer) -> Response:
     headers = {"Retry-After": str(RETRY_AFTER)} if answer.code == 429 else {}
     if answer.code < 400 and answer.text:
         # A list may have megabytes, which take longer to write anew than all else that is done here.
-        response = Response(answer.text, answer.code, media_type="application/json")
+        response: Response = Paced(answer.text, answer.code, media_type="application/json")
     else:
         response = respond(answer.code, answer.body, headers)
     # As bytes: a warning may quote a field's name in any script, which Starlette would encode as Latin-1.

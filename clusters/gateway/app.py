@@ -12,6 +12,7 @@ are, so there is nothing to keep.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
+from contextlib import ExitStack
 from datetime import timedelta
 
 from starlette.applications import Starlette
@@ -21,7 +22,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from clusters.gateway.access_log import AccessLog, Record
-from clusters.gateway.answers import EXCEPTION_HANDLERS, relay, respond
+from clusters.gateway.answers import EXCEPTION_HANDLERS, InPlace, relay, respond
 from clusters.gateway.docs import PAGES, page
 from clusters.gateway.identity import Identity, Reviewer, no_tenant, refused_impersonation
 from clusters.gateway.limits import REQUEST_LIMIT, TENANT_REQUESTS, Rooms
@@ -87,8 +88,10 @@ class Gateway:
 
         who = await self._reviewer.authenticate(bearer_token(request), record)
         record.user, record.tenant = who.user, who.tenant
-        with self._tenants.place(who.tenant):
-            return await self._carry_out(request, endpoint, who, record)
+        with ExitStack() as place:
+            place.enter_context(self._tenants.place(who.tenant))
+            answer = await self._carry_out(request, endpoint, who, record)
+            return InPlace(answer, place.pop_all())
 
     async def _carry_out(self, request: Request, endpoint: Endpoint, who: Identity, record: Record) -> Response:
         wanted = await read(request, endpoint, who.tenant)

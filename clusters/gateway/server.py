@@ -110,7 +110,8 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         self._unseen = 0
         self._ends_with_body = False
-        self.cycle.keep_alive = self._keep_alive
+        if not self.cycle.response_started:
+            self.cycle.keep_alive = self._keep_alive
         super().on_message_complete()
 
     def on_response_complete(self) -> None:

@@ -7,17 +7,21 @@ import ssl
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack, nullcontext
 from datetime import timedelta
 from pathlib import Path
 
 import anyio
 import httpx
 import pytest
+from starlette.responses import Response
+from starlette.types import Message
 
 from clusters.gateway import requests
-from clusters.gateway.limits import STRANGERS, TENANT_REQUESTS
+from clusters.gateway.answers import InPlace, Paced
+from clusters.gateway.limits import STRANGERS, TENANT_REQUESTS, Rooms
 from clusters.gateway.manifest import decode
+from clusters.gateway.status import StatusError
 from clusters.local import pki
 from tests.unit.gateway_support import REVIEWS, VM, Setup, running_apiserver, running_gateway
 from virtflow.kube import Object
@@ -118,6 +122,45 @@ async def test_who_may_not_is_asked_about_the_very_one(gateway: Setup) -> None:
     asked = await questions_of(gateway, "/a?namespace=tenant-b", "/b?namespace=tenant-b")
     assert asked == [("tenant-b", "get", name) for name in ("", "a", "", "b")]
     assert [line["code"] for line in gateway.lines()] == [403, 403]
+
+
+async def nothing() -> Message:
+    raise AssertionError("nobody asks for more of the request")
+
+
+async def test_a_long_answer_is_sent_in_pieces() -> None:
+    sent: list[Message] = []
+    body = bytes(range(256)) * 1000
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await Paced(body)({}, nothing, send)
+    pieces = [message["body"] for message in sent[1:]]
+    assert b"".join(pieces) == body
+    assert len(pieces) > 1
+    assert [message["more_body"] for message in sent[1:]] == [True] * (len(pieces) - 1) + [False]
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_an_answer_that_is_not_read_keeps_its_place(is_lost: bool) -> None:
+    rooms, sending = Rooms(1, "requests"), 0
+
+    async def send(_: Message) -> None:
+        nonlocal sending
+        sending += 1
+        with pytest.raises(StatusError, match="1 requests are under way"), rooms.place("a"):
+            pass
+        if is_lost:
+            raise ConnectionResetError
+
+    place = ExitStack()
+    place.enter_context(rooms.place("a"))
+    with pytest.raises(ConnectionResetError) if is_lost else nullcontext():
+        await InPlace(Response("answer"), place)({"type": "http"}, nothing, send)
+    assert sending
+    with rooms.place("a"):
+        pass
 
 
 async def test_a_body_that_does_not_come_is_408(gateway: Setup, monkeypatch: pytest.MonkeyPatch) -> None:

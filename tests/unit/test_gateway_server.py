@@ -16,6 +16,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from clusters.gateway import server as module
 from clusters.gateway.server import MAX_HEAD, MAX_HEADERS, Server, server_of, tls_context
@@ -75,6 +76,15 @@ async def early(_: Request) -> Response:
     return Response("no", 413)
 
 
+class AtItsBeginning:
+    """Begins to answer before the body is there, and ends when it is."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        body = await Request(scope, receive).body()
+        await send({"type": "http.response.body", "body": body})
+
+
 async def long(_: Request) -> Response:
     return Response(b"x" * LONG_ANSWER)
 
@@ -86,6 +96,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Running]:
     routes = [
         Route("/", echo, methods=["GET", "POST"]),
         Route("/early", early, methods=["POST"]),
+        Route("/begun", AtItsBeginning(), methods=["POST"]),
         Route("/long", long),
     ]
     server = server_of(Starlette(routes=routes), 0, pair.cert, pair.key)
@@ -212,6 +223,15 @@ async def test_an_answer_before_the_bodys_end_is_the_last(
         assert b" 413 " in head
         assert b"connection: close" in head
     assert await is_closed(gateway)
+
+
+async def test_who_was_told_that_it_is_the_last_sees_the_connection_closed(gateway: Running) -> None:
+    gateway.server.config.timeout_keep_alive = 600
+    async with gateway.connection() as connection:
+        connection.send(b"POST /begun HTTP/1.1\r\nhost: g\r\ncontent-length: 3\r\n\r\n")
+        assert b"connection: close" in await connection.head()
+        connection.send(b"end")
+        assert b"end" in await connection.rest()
 
 
 async def test_an_answer_after_it_is_not(gateway: Running) -> None:

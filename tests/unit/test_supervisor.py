@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -167,6 +168,22 @@ def test_restart_ends_one_program_and_starts_it(supervisor: Supervisor) -> None:
     assert wait_until(lambda: pid_of(supervisor, "one")) != first
     supervisor.restart("two")
     assert running(supervisor, "two")
+
+
+LEAVES_SLOWLY = (
+    "import signal, sys, time; "
+    "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(3), print('left', flush=True), sys.exit())); " + SLEEPS
+)
+
+
+@pytest.mark.parametrize(("seconds", "may_leave"), [(1, False), (LIMIT, True)])
+def test_a_program_has_its_own_time_to_leave(supervisor: Supervisor, seconds: int, may_leave: bool) -> None:
+    command = python("slow", LEAVES_SLOWLY).command
+    supervisor.configure([Program("slow", command, stop_limit=timedelta(seconds=seconds))])
+    supervisor.start()
+    running(supervisor, "slow")
+    supervisor.stop_program("slow")
+    assert ("left" in supervisor.log("slow").read_text()) == may_leave
 
 
 def test_stop_finds_a_supervisor_that_has_not_written_its_pid(supervisor: Supervisor, folder: Path) -> None:
