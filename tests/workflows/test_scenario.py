@@ -127,9 +127,7 @@ MANY = [type(ORDER)(f"tenant-{number}", f"tenant-{number}-1", {}) for number in 
 
 
 @pytest.mark.anyio
-async def test_many_tenants_come_at_once_and_are_all_undone(
-    client: Client, worker: Callable[..., Worker]
-) -> None:
+async def test_many_tenants_come_at_once_and_are_all_undone(client: Client, worker: Callable[..., Worker]) -> None:
     world = World()
     async with worker(*world.activities):
         handle = await start(client)
