@@ -175,6 +175,8 @@ async def test_another_namespace_is_asked_of_rbac(
         ("", {"metadata": {"namespace": "\ud800"}}),
         ("", {"metadata": []}),
         ("", []),
+        # To the kube-apiserver it is an error of its own.
+        ("", {**VM, "metadata": {"name": "test-vm", "resourceVersion": "1"}}),
     ],
 )
 async def test_what_has_no_one_meaning_is_400(gateway: Setup, query: str, body: object) -> None:
