@@ -15,6 +15,10 @@ from virtflow.settings import Settings
 hypothesis.settings.register_profile(
     "virtflow", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
+# Of tests/attack/effort.py, for `make attack`.
+hypothesis.settings.register_profile(
+    "attack", hypothesis.settings.get_profile("virtflow"), max_examples=1000, print_blob=True
+)
 hypothesis.settings.load_profile("virtflow")
 
 

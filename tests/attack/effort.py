@@ -10,10 +10,6 @@ __all__ = ["effort"]
 
 USUAL = 100
 
-hypothesis.settings.register_profile(
-    "attack", hypothesis.settings.get_profile("virtflow"), max_examples=10 * USUAL, print_blob=True
-)
-
 
 def effort(examples: int) -> hypothesis.settings:
     """So many of them, and more if there is time."""
