@@ -19,6 +19,10 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile(
     "explore", hypothesis.settings.get_profile("virtflow"), derandomize=False, max_examples=2000, print_blob=True
 )
+# Of tests/attack/effort.py, for `make attack`.
+hypothesis.settings.register_profile(
+    "attack", hypothesis.settings.get_profile("virtflow"), max_examples=1000, print_blob=True
+)
 hypothesis.settings.load_profile("virtflow")
 
 

@@ -38,6 +38,7 @@ MAX_BODY = 1024 * 1024
 """Bytes. etcd refuses objects over 1.5 MiB anyway."""
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{7,47}")
+VERSION = re.compile(r"[0-9]{1,20}")
 BEARER = re.compile(r"Bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
 SMALL_BODY = 8 * 1024
 """Bytes that are read at once, which takes some ten milliseconds at most."""
@@ -149,14 +150,20 @@ async def read_body(request: Request, endpoint: Endpoint, verb: str) -> tuple[Ob
     if verb in ("create", "update"):
         manifest = await read_manifest(request, endpoint)
         metadata = metadata_of(manifest)
-        # The kube-apiserver calls this an error of its own (500).
-        if verb == "create" and metadata.get("resourceVersion"):
-            raise StatusError(400, "metadata.resourceVersion must not be set on an object that is to be created.")
+        check_version(metadata.get("resourceVersion"), verb)
         return manifest, metadata
     # The preconditions of a DELETE, say, dropped in silence, would delete what the caller meant to keep.
     if await read_bytes(request):
         raise StatusError(400, f"A {request.method} takes no request body here.")
     return None, {}
+
+
+def check_version(version: object, verb: str) -> None:
+    """The kube-apiserver calls either of these an error of its own (500)."""
+    if version and verb == "create":
+        raise StatusError(400, "metadata.resourceVersion must not be set on an object that is to be created.")
+    if isinstance(version, str) and version and not (VERSION.fullmatch(version) and int(version) < 2**64):
+        raise StatusError(400, f"metadata.resourceVersion is {version[:MAX_NAME]!r}, which no object has.")
 
 
 async def read_bytes(request: Request) -> bytes:

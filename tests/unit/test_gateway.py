@@ -102,6 +102,12 @@ async def test_forged_identities_are_refused_before_anything_is_asked(gateway: S
     assert not gateway.fake.requests
 
 
+@pytest.mark.parametrize(("version", "code"), [("x", 400), ("-1", 400), (str(2**64), 400), ("12", 200), ("", 200)])
+async def test_a_version_that_no_object_has_is_400(gateway: Setup, version: str, code: int) -> None:
+    vm = {**VM, "metadata": {"name": "test-vm", "resourceVersion": version}}
+    assert (await gateway.http.put("/virtualmachines/test-vm", json=vm, headers=AUTH)).status_code == code
+
+
 async def test_two_authorization_headers_are_refused(gateway: Setup) -> None:
     twice = [("Authorization", "Bearer good"), ("Authorization", "Bearer human")]
     assert is_status(await gateway.http.get("/virtualmachines", headers=twice), 400, "BadRequest")
@@ -175,6 +181,8 @@ async def test_another_namespace_is_asked_of_rbac(
         ("", {"metadata": {"namespace": "\ud800"}}),
         ("", {"metadata": []}),
         ("", []),
+        # To the kube-apiserver it is an error of its own.
+        ("", {**VM, "metadata": {"name": "test-vm", "resourceVersion": "1"}}),
     ],
 )
 async def test_what_has_no_one_meaning_is_400(gateway: Setup, query: str, body: object) -> None:

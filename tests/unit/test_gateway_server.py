@@ -166,6 +166,17 @@ async def test_what_is_no_http_is_400(gateway: Running) -> None:
         assert status_of(await connection.rest())["reason"] == "BadRequest"
 
 
+@pytest.mark.parametrize("coding", [b"x, chunked", b"identity, chunked", b"x\r\ntransfer-encoding: chunked"])
+async def test_a_coding_that_others_read_otherwise_is_refused_with_all_behind_it(
+    gateway: Running, coding: bytes
+) -> None:
+    async with gateway.connection() as connection:
+        connection.send(
+            b"POST / HTTP/1.1\r\nhost: g\r\ntransfer-encoding: " + coding + b"\r\n\r\n0\r\n\r\n" + GET + b"\r\n"
+        )
+        assert status_of(await connection.rest())["reason"] == "BadRequest"
+
+
 async def test_endless_trailers_are_not_kept(gateway: Running) -> None:
     async with gateway.connection() as connection:
         connection.send(b"POST / HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\na: ")
