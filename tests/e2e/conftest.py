@@ -20,13 +20,11 @@ from temporalio.workflow import UpdateMethodMultiParam
 
 from clusters.endpoints import Endpoints
 from load.runner import LoadError
-from tests.e2e import access_steps, quota_steps, steps, tenant_steps
-from tests.e2e.access_steps import *  # noqa: F403  pytest-bdd finds steps by name in the conftest
+from tests.e2e import steps
 from tests.e2e.check import check_features
-from tests.e2e.quota_steps import *  # noqa: F403  pytest-bdd finds steps by name in the conftest
 from tests.e2e.report import Report
-from tests.e2e.steps import *  # noqa: F403
-from tests.e2e.tenant_steps import *  # noqa: F403
+from tests.e2e.steps import *  # noqa: F403  pytest-bdd finds steps by their names in the conftest
+from tests.e2e.steps.world import FEATURES
 from virtflow.errors import InfrastructureError, InputError, explain
 from virtflow.temporal import TASK_QUEUE, answering, connect
 from virtflow.terminal import console, phase
@@ -35,8 +33,6 @@ from workflows.models import ScenarioOrder
 from workflows.options import IDLE_TIMEOUT
 from workflows.scenario import Scenario
 
-FEATURES = Path(__file__).parents[2] / "features"
-STEPS = (steps, access_steps, tenant_steps, quota_steps)
 STEP_LIMIT = timedelta(minutes=45)
 UNDONE_LIMIT = timedelta(minutes=15)
 """Every activity has a shorter limit of its own: these are for a worker or a Temporal that is gone."""
@@ -135,7 +131,7 @@ def _silent(limit: timedelta) -> InfrastructureError:
 def pytest_collection(session: pytest.Session) -> None:
     """Ahead of test_features.py, whose import would stop at the first fault."""
     markers = {line.partition(":")[0].partition("(")[0].strip() for line in session.config.getini("markers")}
-    check_features(FEATURES, STEPS, markers)
+    check_features(FEATURES, steps.MODULES, markers)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

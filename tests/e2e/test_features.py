@@ -2,6 +2,6 @@
 
 from pytest_bdd import scenarios
 
-from tests.e2e.conftest import FEATURES
+from tests.e2e.steps.world import FEATURES
 
 scenarios(str(FEATURES))

@@ -8,12 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.e2e import access_steps, quota_steps, steps, tenant_steps
 from tests.e2e.check import FeatureError, Vocabulary, check_features, find_faults
+from tests.e2e.steps import MODULES
 from tests.unit import vocabulary, vocabulary_of_coroutines
 
 FEATURES = Path(__file__).parents[2] / "features"
-STEPS = (steps, access_steps, tenant_steps, quota_steps)
 
 
 @pytest.fixture
@@ -38,7 +37,7 @@ def scenario(folder: Path, steps: str) -> list[str]:
 
 def test_the_projects_own_features_have_no_fault() -> None:
     assert list(FEATURES.rglob("*.feature"))
-    check_features(FEATURES, STEPS, ())
+    check_features(FEATURES, MODULES, ())
 
 
 def test_a_feature_that_uses_everything_has_no_fault(folder: Path) -> None:

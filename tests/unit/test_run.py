@@ -95,7 +95,7 @@ def interrupted():
 def checkout(tmp_path: Path) -> Path:
     checkout = copy_checkout(tmp_path / "checkout")
     (checkout / "clusters" / "local" / "__init__.py").write_text(CLUSTER)
-    (checkout / "tests" / "e2e" / "steps.py").write_text(STEPS)
+    (checkout / "tests" / "e2e" / "steps" / "machines.py").write_text(STEPS)
     with (checkout / "tests" / "e2e" / "conftest.py").open("a") as conftest:
         conftest.write(SESSION)
     for feature in (checkout / "features").glob("*.feature"):
@@ -134,7 +134,7 @@ class Ended:
         (
             {"one": "the step stumbles", "two": "nobody answers"},
             70,
-            "virtflow itself failed: KeyError: 'foot' (tests/e2e/steps.py:20). Type it again with -v",
+            "virtflow itself failed: KeyError: 'foot' (tests/e2e/steps/machines.py:20). Type it again with -v",
         ),
     ],
 )

@@ -8,7 +8,7 @@ import yaml
 from pytest_bdd import given, then, when
 
 from tests.e2e.phrases import Manifest, phrase
-from tests.e2e.steps import LOAD_RAMP, MANIFESTS, World
+from tests.e2e.steps.world import LOAD_RAMP, MANIFESTS, World
 from workflows.models import GatewayRequest, LoadOrder, Verb, VirtualMachineRef, VirtualMachineWait
 from workflows.quota_models import PressOrder, ReasonWait
 from workflows.scenario import Scenario

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from pytest_bdd import given, parsers, then, when
 
 from tests.e2e.phrases import quoted_name
-from tests.e2e.steps import World
+from tests.e2e.steps.world import World
 from virtflow.access.matrix import OWN, VERBS, WHOLE_CLUSTER
 from virtflow.access.tables import MARKS
 from workflows.access_models import (

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_bdd import given, then, when
 
 from tests.e2e.phrases import Manifest, TenantFile, TenantName, phrase
-from tests.e2e.steps import MANIFESTS, World
+from tests.e2e.steps.world import MANIFESTS, TENANTS, World
 from virtflow.tenant_files import load_tenant
 from workflows.models import GatewayRequest, Verb
 from workflows.scenario import Scenario
@@ -17,8 +16,6 @@ from workflows.tenant_models import TenantOrder
 if TYPE_CHECKING:
     from tests.e2e.conftest import Session
     from tests.e2e.report import Report
-
-TENANTS = Path(__file__).parents[2] / "features" / "tenants"
 
 
 @given(phrase('the tenant "{name:TenantName}"'))
@@ -44,14 +41,14 @@ def change_tenant(session: "Session", report: "Report", world: World, name: str,
 
 
 @given(phrase("{number:d} tenants"))
-def tenants(session: "Session", world: World, number: int) -> None:
+def many_tenants(session: "Session", world: World, number: int) -> None:
     names = [f"tenant-{each:03}" for each in range(1, number + 1)]
     orders = [TenantOrder(name, session.namespace_of(name), session.labels) for name in names]
     world.crowd.tenants = session.ask(Scenario.create_tenants, orders)
 
 
 @given(phrase('{number:d} tenants of "{file:TenantFile}"'))
-def tenants_of_a_file(session: "Session", report: "Report", world: World, number: int, file: TenantFile) -> None:
+def many_tenants_of_a_file(session: "Session", report: "Report", world: World, number: int, file: TenantFile) -> None:
     orders = [order_of(session, f"tenant-{each:03}", file) for each in range(1, number + 1)]
     tell(report, orders[0])
     world.crowd.tenants = session.ask(Scenario.create_tenants, orders)
