@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, replace
 from datetime import timedelta
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.access_support import A, B, decision, denial, noted, right_answers
+from tests.unit.log_support import RotatingWriter
 from virtflow.access.audit import AuditLog, AuditLogBehindError, Decision
 from virtflow.access.matrix import VERBS
 from virtflow.access.tables import HOLES_NAMED, Answer, tabulate
@@ -156,20 +159,25 @@ def event(audit_id: str, user: str, *, decision: str = "allow", impersonated: st
     }
     if impersonated:
         said["impersonatedUser"] = {"username": impersonated}
-    return json.dumps(said).encode() + b"\n"
+    return json.dumps(said, separators=(",", ":")).encode() + b"\n"
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[RotatingWriter]:
+    with closing(RotatingWriter(tmp_path / "audit.log")) as writer:
+        yield writer
 
 
 @pytest.mark.anyio
-async def test_the_log_is_read_from_now_to_the_marker_over_a_rotation(tmp_path: Path) -> None:
-    log = tmp_path / "audit.log"
-    log.write_bytes(event("before", "u1"))
-    reader = AuditLog(log)
-    with log.open("ab") as file:
-        file.write(event("one", "gateway", impersonated="u1") + event("other", "u2"))
-    log.rename(tmp_path / "audit-2026.log")
-    log.write_bytes(event("two", "u1", decision="forbid") + event("end", "admin"))
-    found = await reader.read_until("end", ["u1"], timedelta(seconds=20))
-    reader.close()
+async def test_the_log_is_read_from_now_to_the_marker_over_rotations(log: RotatingWriter) -> None:
+    log.write(event("before", "u1"))
+    with closing(AuditLog(log.path)) as reader:
+        log.write(event("one", "gateway", impersonated="u1") + event("other", "u2"))
+        log.rotate()
+        log.write(event("two", "u1", decision="forbid"))
+        log.rotate()
+        log.write(event("end", "admin"))
+        found = await reader.read_until("end", ["u1"], timedelta(seconds=20))
     assert found == [
         Decision("one", "u1", "get", "g", "pods/log", "n", 200, allowed=True),
         Decision("two", "u1", "get", "g", "pods/log", "n", 200, allowed=False),
@@ -177,12 +185,22 @@ async def test_the_log_is_read_from_now_to_the_marker_over_a_rotation(tmp_path: 
 
 
 @pytest.mark.anyio
-async def test_a_look_back_finds_what_was_there(tmp_path: Path) -> None:
-    log = tmp_path / "audit.log"
-    log.write_bytes(b"x" * 10_000 + b"\n" + event("one", "u1") + event("end", "admin"))
-    reader = AuditLog(log, back=2000)
-    found = await reader.read_until("end", ["one"], timedelta(seconds=20))
-    reader.close()
+@pytest.mark.parametrize("rotations", range(3))
+async def test_a_look_back_finds_what_was_there_over_rotations(log: RotatingWriter, rotations: int) -> None:
+    log.write(event("one", "u1"))
+    for _ in range(rotations):
+        log.rotate()
+    log.write(event("end", "admin"))
+    with closing(AuditLog(log.path, back=100_000)) as reader:
+        found = await reader.read_until("end", ["one"], timedelta(seconds=20))
+    assert [each.audit_id for each in found] == ["one"]
+
+
+@pytest.mark.anyio
+async def test_what_was_written_on_behind_half_a_line_is_read(log: RotatingWriter) -> None:
+    with closing(AuditLog(log.path)) as reader:
+        log.write(event("torn", "u1")[:-40] + event("one", "u1") + event("end", "admin"))
+        found = await reader.read_until("end", ["u1"], timedelta(seconds=20))
     assert [each.audit_id for each in found] == ["one"]
 
 

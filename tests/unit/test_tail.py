@@ -94,6 +94,33 @@ def test_a_log_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:
         assert read_all(reader) == [b"a\n"]
 
 
+@given(st.lists(st.integers(0, 30).map(lambda length: b"x" * length + b"\n"), max_size=12), st.data())
+def test_from_the_end_are_the_last_bytes_of_all_files_in_whole_lines(lines: list[bytes], data: st.DataObject) -> None:
+    back = data.draw(st.integers(0, sum(map(len, lines)) + 5))
+    with writer() as log:
+        for line in lines:
+            log.write(line)
+            if data.draw(st.booleans()):
+                log.rotate()
+        starts = [sum(map(len, lines[:number])) for number in range(len(lines))]
+        whole = [line for start, line in zip(starts, lines, strict=True) if start >= sum(map(len, lines)) - back]
+        with closing(Tail.from_end(log.path, back=back)) as reader:
+            log.write(b"later\n")
+            log.rotate()
+            log.write(b"latest\n")
+            assert read_all(reader) == [*whole, b"later\n", b"latest\n"]
+
+
+def test_from_the_end_while_the_log_is_renamed() -> None:
+    with writer() as log:
+        log.write(b"a\nb\n")
+        log.rename()
+        with closing(Tail.from_end(log.path, back=2)) as reader:
+            log.make()
+            log.write(b"c\n")
+            assert read_all(reader) == [b"b\n", b"c\n"]
+
+
 START = b'{"kind":"Event"'
 BODIES = st.sampled_from(["", "ü", "{", '"', '{"kind":"Event"', {"kind": "Event", "n": [1]}, [{"kind": "Event"}]])
 

@@ -5,18 +5,18 @@ request left no trace can be said once a later one of our own is there.
 """
 
 import asyncio
-import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import BinaryIO
 
 import orjson
 
 from virtflow.access.matrix import WRITES, Cell
 from virtflow.kube.resources import Object
+from virtflow.sequence.audit import EVENT_START
+from virtflow.sequence.tail import Tail, whole_records
 from workflows.access_models import AuditEvidence, Door, Outcome
 
 __all__ = ["AuditLog", "AuditLogBehindError", "Decision", "Observed", "weigh"]
@@ -87,15 +87,10 @@ class AuditLog:
 
     def __init__(self, path: Path, *, back: int = 0) -> None:
         self._path = path
-        self._file: BinaryIO = path.open("rb")
-        end = self._file.seek(0, os.SEEK_END)
-        if back:
-            self._file.seek(max(end - back, 0))
-            self._file.readline()
-        self._begun = b""
+        self._tail = Tail.from_end(path, back=back)
 
     def close(self) -> None:
-        self._file.close()
+        self._tail.close()
 
     async def read_until(
         self, marker: str, words: Iterable[str], within: timedelta, ids: Iterable[str] = ()
@@ -107,21 +102,22 @@ class AuditLog:
         """
         wanted, end = [word.encode() for word in words], marker.encode()
         missing, found = {marker, *ids}, []
+        read = 0
         try:
             async with asyncio.timeout(within.total_seconds()):
                 while missing:
-                    count = 0
-                    while line := self._next_line():
-                        if any(word in line for word in wanted):
-                            found.append(Decision.of(orjson.loads(line)))
-                            missing.discard(found[-1].audit_id)
-                        if end in line:
-                            missing.discard(marker)
-                        count += 1
-                        if count % SLICE == 0:
-                            await asyncio.sleep(0)
-                    if missing:
+                    line = self._tail.next_line()
+                    if line is None:
                         await asyncio.sleep(LOOK_EVERY.total_seconds())
+                        continue
+                    decisions = _decisions(line, wanted)
+                    found += decisions
+                    missing.difference_update(decision.audit_id for decision in decisions)
+                    if end in line:
+                        missing.discard(marker)
+                    read += 1
+                    if read % SLICE == 0:
+                        await asyncio.sleep(0)
         except TimeoutError:
             if marker in missing:
                 raise AuditLogBehindError(
@@ -131,26 +127,19 @@ class AuditLog:
                 ) from None
         return found
 
-    def _next_line(self) -> bytes | None:
-        """The next whole line; None at the end there is now."""
-        self._begun += self._file.readline()
-        if not self._begun.endswith(b"\n"):
-            self._follow_rotation()
-            return None
-        line, self._begun = self._begun, b""
-        return line
 
-    def _follow_rotation(self) -> None:
-        """Go on with the new file, once the old one has another name and has been read to its end."""
-        try:
-            newest = self._path.open("rb")
-        except FileNotFoundError:
-            return
-        if self._begun or os.path.sameopenfile(newest.fileno(), self._file.fileno()):
-            newest.close()
-        else:
-            self._file.close()
-            self._file = newest
+def _decisions(line: bytes, words: list[bytes]) -> list[Decision]:
+    """Of the events with one of the words: a line has one event, or more where a writer was killed in it."""
+
+    def has_word(text: bytes) -> bool:
+        return any(word in text for word in words)
+
+    if not has_word(line):
+        return []
+    try:
+        return [Decision.of(orjson.loads(line))]
+    except orjson.JSONDecodeError:
+        return [Decision.of(orjson.loads(event)) for event in whole_records(line, EVENT_START) if has_word(event)]
 
 
 def weigh(observed: Iterable[Observed], decisions: Iterable[Decision], homes: Mapping[str, str]) -> AuditEvidence:

@@ -3,7 +3,7 @@
 The rotation is lumberjack's, which kube-apiserver and the gateway use: the full file is closed, renamed to
 NAME-<time>.log, and a new one is made under the old name. Nobody writes to a renamed file, and the times sort. So a
 file that is not the log any more is read to its end and followed by the next in that order, and a reader that starts
-anew starts with the oldest there is.
+anew starts with the oldest there is, or with the last so many bytes of all.
 
 A writer that was killed leaves half a line, and the next one writes on behind it, in the same line.
 `whole_records` says what is in such a line.
@@ -29,6 +29,29 @@ class Tail:
         self._file: BinaryIO | None = None
         self._next: BinaryIO | None = None
         self._begun = b""
+
+    @classmethod
+    def from_end(cls, path: Path, *, back: int = 0) -> "Tail":
+        """Begins with the first line in the last `back` bytes there are now, those of rotated files among them."""
+        tail = cls(path)
+        # Opened before the others are listed: renamed in between, it is among them.
+        newest = _open(path, but=None)
+        own = _identity(newest) if newest else None
+        files = [file for file in (*(_open(each, but=own) for each in tail._rotated()), newest) if file]
+        while files:
+            tail._file = files.pop()
+            back -= tail._file.seek(0, os.SEEK_END)
+            if back <= 0 or not files:
+                break
+            tail._file.close()
+        for file in files:
+            file.close()
+        if tail._file:
+            # From the byte before: where that ends a line, the next one is whole.
+            tail._file.seek(max(-back - 1, 0))
+            if back < 0:
+                tail._file.readline()
+        return tail
 
     def next_line(self) -> bytes | None:
         """The next line, or None at the end there is now. A log that is not there yet is empty.
@@ -75,13 +98,16 @@ class Tail:
         newest = _open(self._path, but=own)
         if not newest:
             return None
-        rotated = sorted(self._path.parent.glob(ROTATED.format(stem=self._path.stem, suffix=self._path.suffix)))
+        rotated = self._rotated()
         after_own = next((number for number, path in enumerate(rotated, 1) if own and _identity_of(path) == own), 0)
         if after_own == len(rotated) or (own and not after_own):
             return newest
         newest.close()
         # None if it was the oldest and has just been removed: the next look finds the one behind it.
         return _open(rotated[after_own], but=None)
+
+    def _rotated(self) -> list[Path]:
+        return sorted(self._path.parent.glob(ROTATED.format(stem=self._path.stem, suffix=self._path.suffix)))
 
 
 def _open(path: Path, but: tuple[int, int] | None) -> BinaryIO | None:
