@@ -86,8 +86,6 @@ Feature: Tenants cannot reach each other
       | made for the kube-apiserver | is invalid for the target audiences |
       | signed with another key     | error in cryptographic primitive    |
       | unsigned                    | invalid bearer token                |
-      | expired                     | invalid bearer token                |
-      | not valid yet               | invalid bearer token                |
 
   Scenario Outline: A token is worthless soon after the <what> is deleted that it depends on
     Given the tenant "tenant-a"

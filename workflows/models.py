@@ -60,11 +60,9 @@ class Bearer(StrEnum):
     """Of the right form, and issued by nobody."""
     OTHER_AUDIENCE = "made for the kube-apiserver"
     FORGED = "signed with another key"
-    """The tenant's own claims, and a signature that is not the cluster's: as all that follow."""
+    """The tenant's own claims, and a signature that is not the cluster's."""
     UNSIGNED = "unsigned"
     """Says of itself that it needs no signature (`alg: none`)."""
-    EXPIRED = "expired"
-    NOT_YET_VALID = "not valid yet"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 Some of those can be wrong before anything is started: each knows of itself what.
 """
 
+from collections.abc import Callable, Iterable
 from difflib import get_close_matches
 from pathlib import Path
 from typing import ClassVar
@@ -11,8 +12,23 @@ from pytest_bdd import parsers
 
 from virtflow.errors import InputError
 from virtflow.tenant_files import check_name, load_tenant
+from workflows.access_models import Door, Withdrawal
+from workflows.models import Bearer
 
-__all__ = ["Checked", "Manifest", "TenantFile", "TenantName", "phrase"]
+__all__ = ["ACTS", "KINDS", "Checked", "Manifest", "TenantFile", "TenantName", "phrase"]
+
+KINDS = {
+    "virtual machines": "virtualmachines",
+    "replica sets": "virtualmachineinstancereplicasets",
+    "secrets": "secrets",
+    "pods": "pods",
+}
+ACTS = {
+    "read the secret": ("get", "secrets"),
+    "read the virtual machine": ("get", "virtualmachines"),
+    "stop the virtual machine": ("update", "virtualmachines/stop"),
+}
+"""The matrix' words for what people call otherwise."""
 
 
 class Checked(str):
@@ -97,6 +113,16 @@ def quoted_tenant_name(text: str) -> TenantName:
     return TenantName(text)
 
 
+def one_of(words: Iterable[str]) -> Callable[[str], str]:
+    """Any other word is no step."""
+
+    def word(text: str) -> str:
+        return text
+
+    word.pattern = "|".join(sorted(words, key=len, reverse=True))  # type: ignore[attr-defined]
+    return word
+
+
 QUOTED = {
     "Name": quoted_name,
     "Manifest": quoted_manifest,
@@ -105,8 +131,15 @@ QUOTED = {
 }
 for quoted in QUOTED.values():
     quoted.pattern = r'[^"]+'  # type: ignore[attr-defined]  # where `parse` looks for it
+WORDS = {
+    "Door": one_of(Door),
+    "Bearer": one_of(Bearer),
+    "Withdrawal": one_of(Withdrawal),
+    "Act": one_of(ACTS),
+    "Kind": one_of(KINDS),
+}
 
 
 def phrase(text: str) -> parsers.parse:
     """A step's text. A {…:Name} ends at its quotation mark: else one step's text would match another's, too."""
-    return parsers.parse(text, extra_types=QUOTED)
+    return parsers.parse(text, extra_types=QUOTED | WORDS)

@@ -1,13 +1,12 @@
 """Steps about who may do what where: the whole matrix, single requests at a door, tokens that must open nothing."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import timedelta
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from pytest_bdd import given, parsers, then, when
+from pytest_bdd import given, then, when
 
-from tests.e2e.phrases import quoted_name
+from tests.e2e.phrases import ACTS, KINDS, phrase
 from tests.e2e.steps.world import World
 from virtflow.access.matrix import OWN, VERBS, WHOLE_CLUSTER
 from virtflow.access.tables import MARKS
@@ -30,52 +29,12 @@ if TYPE_CHECKING:
 
 HOLES_SHOWN = 20
 WATCHED_FOR = timedelta(seconds=60)
-KINDS = {
-    "virtual machines": "virtualmachines",
-    "replica sets": "virtualmachineinstancereplicasets",
-    "secrets": "secrets",
-    "pods": "pods",
-}
-ACTS = {
-    "read the secret": ("get", "secrets"),
-    "read the virtual machine": ("get", "virtualmachines"),
-    "stop the virtual machine": ("update", "virtualmachines/stop"),
-}
-"""The matrix' words for what people call otherwise."""
 LEGEND = (
     "In each cell the gateway's answer, then the kube-apiserver's: ✓ allowed, · denied, "
     "\N{EN DASH} not offered, ✗ a hole."
 )
 CLAIMS = {"user": None, "group": "system:masters", "authorization": "Bearer of-somebody-else"}
 """What a header says that would make one somebody else; a user's name is the other tenant's."""
-
-
-def one_of(words: Iterable[str]) -> Callable[[str], str]:
-    """A type for `parse`: any other word is no step, and is told before anything is started."""
-
-    def take(text: str) -> str:
-        return text
-
-    take.pattern = "|".join(sorted(words, key=len, reverse=True))  # type: ignore[attr-defined]
-    return take
-
-
-def kind_of(kinds: type[StrEnum]) -> Callable[[str], str]:
-    return one_of(kind.value for kind in kinds)
-
-
-WORDS = {
-    "Name": quoted_name,
-    "Door": kind_of(Door),
-    "Bearer": kind_of(Bearer),
-    "Withdrawal": kind_of(Withdrawal),
-    "Act": one_of(ACTS),
-    "Kind": one_of(KINDS),
-}
-
-
-def phrase(text: str) -> parsers.parse:
-    return parsers.parse(text, extra_types=WORDS)
 
 
 @given(phrase('"{tenant:Name}" has the secret "{name:Name}"'))
