@@ -105,6 +105,8 @@ class AuditEvidence:
 
     decisions: int
     """Requests whose decision in the log is what was observed."""
+    never_arrived: int
+    """Requests that the gateway refused, and on which the log has no decision."""
     contradictions: list[str] = field(default_factory=list)
     """Those of which the log says something else, or nothing where it should."""
     strays: list[str] = field(default_factory=list)

@@ -17,6 +17,10 @@ GATEWAYS: Object = {"details": {"causes": [{"reason": "RequestId", "message": "i
 START = Target(VM_ACTIONS, "start")
 
 
+def forbidden(why: str) -> Object:
+    return {"reason": "Forbidden", "message": f'pods "access-probe" is forbidden: {why}'}
+
+
 def test_every_resource_is_tried_with_every_verb_in_every_place() -> None:
     places = Counter((str(each.target), each.place) for each in cells(A, [A, B]))
     assert {target for target, _ in places} == {str(target) for target in TARGETS}
@@ -63,6 +67,8 @@ def test_every_write_is_a_dry_run_of_what_is_not_there(door: Door) -> None:
             assert request.body == {"dryRun": ["All"]}
         else:
             assert request.query["dryRun"] == "All"
+            # It alone has no name: so its selector chooses nothing.
+            assert ("labelSelector" in request.query) == (each.verb == "deletecollection")
         assert ("access-probe" in request.path) == (each.verb in ("get", "update", "patch", "delete"))
 
 
@@ -95,11 +101,26 @@ def test_where_a_request_goes(door: Door, each: Cell, path: str, query: dict[str
     ("code", "status", "outcome"),
     [
         (200, {}, Outcome.ALLOWED),
-        (404, {"message": 'virtualmachines.kubevirt.io "access-probe" not found'}, Outcome.ALLOWED),
-        (409, {"message": "it is there"}, Outcome.ALLOWED),
-        (422, {"message": "is invalid"}, Outcome.ALLOWED),
-        (403, {"message": 'pods "x" is forbidden: exceeded quota: q'}, Outcome.ALLOWED),
-        (403, {"message": 'admission webhook "w" denied the request'}, Outcome.ALLOWED),
+        (201, {}, Outcome.ALLOWED),
+        (404, {"reason": "NotFound", "message": 'pods "access-probe" not found'}, Outcome.ALLOWED),
+        (409, {"reason": "AlreadyExists"}, Outcome.ALLOWED),
+        (409, {"reason": "Conflict"}, Outcome.ALLOWED),
+        (422, {"reason": "Invalid", "message": "is invalid"}, Outcome.ALLOWED),
+        (405, {"reason": "MethodNotAllowed"}, Outcome.ALLOWED),
+        (403, forbidden("exceeded quota: q, requested: pods=1"), Outcome.ALLOWED),
+        (403, forbidden("failed quota: q: must specify requests.memory"), Outcome.ALLOWED),
+        (403, forbidden("status unknown for quota: q, resources: pods"), Outcome.ALLOWED),
+        (403, forbidden("[minimum memory usage per Container is 1Gi, but request is 16Mi.]"), Outcome.ALLOWED),
+        (403, {"reason": "Forbidden", "message": 'admission webhook "w" denied the request: no'}, Outcome.ALLOWED),
+        (403, forbidden('User "gateway" cannot impersonate resource "serviceaccounts"'), Outcome.UNCLEAR),
+        (403, {"message": "<html>exceeded quota: q"}, Outcome.UNCLEAR),
+        (302, {}, Outcome.UNCLEAR),
+        (404, {"message": "<html>not found"}, Outcome.UNCLEAR),
+        (
+            400,
+            {"reason": "BadRequest", "message": "Client sent an HTTP request to an HTTPS server."},
+            Outcome.UNCLEAR,
+        ),
         (403, denial(cell()), Outcome.DENIED),
         (401, {"message": "Unauthorized"}, Outcome.UNCLEAR),
         (429, {}, Outcome.UNCLEAR),
@@ -128,6 +149,9 @@ def test_a_refusal_of_another_request_is_no_refusal_of_this_one(other: Cell) -> 
         ("watch", 405, GATEWAYS, Outcome.NOT_OFFERED),
         ("watch", 400, GATEWAYS, Outcome.NOT_OFFERED),
         ("watch", 200, {}, Outcome.ALLOWED),
+        ("watch", 401, GATEWAYS, Outcome.UNCLEAR),
+        ("watch", 429, GATEWAYS, Outcome.UNCLEAR),
+        ("watch", 503, GATEWAYS, Outcome.UNCLEAR),
         ("get", 404, GATEWAYS, Outcome.NOT_OFFERED),
         ("get", 400, GATEWAYS, Outcome.UNCLEAR),
         ("get", 403, {**GATEWAYS, "message": "Namespace is not a tenant's"}, Outcome.UNCLEAR),

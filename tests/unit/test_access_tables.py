@@ -12,7 +12,7 @@ import pytest
 
 from tests.unit.access_support import A, B, decision, denial, noted, right_answers
 from tests.unit.log_support import RotatingWriter
-from virtflow.access.audit import AuditLog, AuditLogBehindError, Decision
+from virtflow.access.audit import AuditLog, AuditLogBehindError, Decision, Observed
 from virtflow.access.matrix import VERBS
 from virtflow.access.tables import HOLES_NAMED, Answer, tabulate
 from virtflow.kube import Object
@@ -47,7 +47,9 @@ def test_where_all_is_right_there_is_no_hole() -> None:
     assert matrix.holes == []
     assert matrix.totals.holes == 0
     assert (matrix.totals.cells, matrix.totals.requests) == (252, 504)
-    assert matrix.evidence.decisions == 504
+    by_gateway = sum(not answer.observed.is_noted for answer in right_answers(A, B))
+    assert by_gateway
+    assert (matrix.evidence.decisions, matrix.evidence.never_arrived) == (504 - by_gateway, by_gateway)
     assert matrix.evidence.contradictions == matrix.evidence.strays == []
     assert [table.tenant for table in matrix.tables] == ["tenant-a", "tenant-b"]
     own = row(matrix, "virtualmachines", "own")
@@ -104,9 +106,9 @@ def test_what_the_log_does_not_have_is_a_contradiction() -> None:
     evidence = tabulate(ORDER, answers, decisions).evidence
     assert evidence.contradictions == [
         f'"tenant-a" get virtualmachines in {A.namespace} at the kube-apiserver was allowed, '
-        "but the audit log has nothing of it"
+        "but the audit log has no decision on it"
     ]
-    assert evidence.decisions == 503
+    assert evidence.decisions + evidence.never_arrived == 503
 
 
 @pytest.mark.parametrize(
@@ -125,12 +127,44 @@ def test_the_log_contradicts(change: Object, words: str) -> None:
     assert words in said
 
 
-def test_a_request_that_the_gateway_refuses_and_sends_all_the_same_is_told() -> None:
+def by_gateway(answers: list[Answer], outcome: Outcome) -> Observed:
+    return next(a.observed for a in answers if a.observed.door is Door.GATEWAY and a.observed.outcome is outcome)
+
+
+def test_a_request_that_the_gateway_does_not_have_and_sends_all_the_same_is_told() -> None:
     answers = right_answers(A, B)
-    denied = next(a for a in answers if a.observed.door is Door.GATEWAY and a.observed.outcome is Outcome.DENIED)
-    decisions = [*noted(answers), decision(denied.observed)]
-    (said,) = tabulate(ORDER, answers, decisions).evidence.contradictions
+    sent = by_gateway(answers, Outcome.NOT_OFFERED)
+    (said,) = tabulate(ORDER, answers, [*noted(answers), decision(sent)]).evidence.contradictions
     assert "it reached the kube-apiserver all the same" in said
+
+
+def test_what_the_gateway_let_through_by_a_review_of_a_moment_ago_is_denied_behind_it() -> None:
+    """A role that was narrowed: the gateway may use a review for ten seconds."""
+    answers = right_answers(A, B)
+    before = tabulate(ORDER, answers, noted(answers)).evidence
+    denied = decision(by_gateway(answers, Outcome.DENIED))
+    evidence = tabulate(ORDER, answers, [*noted(answers), denied]).evidence
+    assert evidence.contradictions == []
+    assert (evidence.decisions, evidence.never_arrived) == (before.decisions + 1, before.never_arrived - 1)
+    allowed = replace(denied, allowed=True)
+    (said,) = tabulate(ORDER, answers, [*noted(answers), allowed]).evidence.contradictions
+    assert "decided to allow it" in said
+
+
+def test_a_request_that_was_turned_away_before_anybody_decided_says_nothing() -> None:
+    answers = right_answers(A, B)
+    allowed = next(answer.observed for answer in answers if answer.observed.outcome is Outcome.ALLOWED)
+    busy = replace(decision(allowed), code=429, allowed=None)
+    evidence = tabulate(ORDER, answers, [busy, *noted(answers)]).evidence
+    assert evidence.contradictions == []
+    alone = [busy, *(each for each in noted(answers) if each.audit_id != busy.audit_id)]
+    (said,) = tabulate(ORDER, answers, alone).evidence.contradictions
+    assert "the audit log has no decision on it" in said
+
+
+@pytest.mark.parametrize(("noted_as", "allowed"), [("allow", True), ("forbid", False), ("", None)])
+def test_an_event_says_what_was_decided_if_anything_was(noted_as: str, allowed: bool | None) -> None:
+    assert Decision.of(json.loads(event("one", "u1", decision=noted_as))).allowed is allowed
 
 
 @pytest.mark.parametrize("place", [B.namespace, ""])
@@ -155,7 +189,7 @@ def event(audit_id: str, user: str, *, decision: str = "allow", impersonated: st
         "user": {"username": user},
         "objectRef": {"apiGroup": "g", "resource": "pods", "subresource": "log", "namespace": "n"},
         "responseStatus": {"code": 200},
-        "annotations": {"authorization.k8s.io/decision": decision},
+        "annotations": {"authorization.k8s.io/decision": decision} if decision else {},
     }
     if impersonated:
         said["impersonatedUser"] = {"username": impersonated}

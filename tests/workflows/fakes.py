@@ -57,7 +57,7 @@ MATRIX = AccessMatrix(
     [AccessTable("tenant-a", [AccessRow("pods", "own", "✓ ", "✗·")])],
     AccessTotals(cells=2, requests=4, holes=1),
     [Hole("tenant-a", "get", "pods", "own", Door.KUBE_APISERVER, Outcome.ALLOWED, Outcome.DENIED, 403, "forbidden")],
-    AuditEvidence(3, ["the audit log says otherwise"], ["a stray"]),
+    AuditEvidence(3, 1, ["the audit log says otherwise"], ["a stray"]),
 )
 
 

@@ -24,6 +24,7 @@ __all__ = ["AuditLog", "AuditLogBehindError", "Decision", "Observed", "weigh"]
 LOOK_EVERY = timedelta(milliseconds=50)
 SLICE = 100
 """Lines read before others have their turn."""
+DECISIONS = {"allow": True, "forbid": False}
 NAMED = 20
 """Contradictions and strays that are named, of each."""
 
@@ -45,7 +46,8 @@ class Decision:
     """Plural, or `plural/subresource`."""
     namespace: str
     code: int
-    allowed: bool
+    allowed: bool | None
+    """None if it was turned away before anybody decided: by a server that is busy, or for its token."""
 
     @classmethod
     def of(cls, event: Object) -> "Decision":
@@ -53,13 +55,13 @@ class Decision:
         subresource = ref.get("subresource", "")
         return cls(
             event["auditID"],
-            (event.get("impersonatedUser") or event["user"])["username"],
+            (event.get("impersonatedUser") or event["user"]).get("username", ""),
             event["verb"],
             ref.get("apiGroup", ""),
             ref.get("resource", "") + (f"/{subresource}" if subresource else ""),
             ref.get("namespace", ""),
             (event.get("responseStatus") or {}).get("code", 0),
-            (event.get("annotations") or {}).get("authorization.k8s.io/decision") == "allow",
+            DECISIONS.get((event.get("annotations") or {}).get("authorization.k8s.io/decision", "")),
         )
 
     def is_about(self, cell: Cell) -> bool:
@@ -78,7 +80,7 @@ class Observed:
 
     @property
     def is_noted(self) -> bool:
-        """Whether it reaches the kube-apiserver: what the gateway refuses does not."""
+        """Whether it must be in the log. What the gateway denies may be, too: let through by an outdated review."""
         return self.door is Door.KUBE_APISERVER or self.outcome is Outcome.ALLOWED
 
 
@@ -147,29 +149,32 @@ def weigh(observed: Iterable[Observed], decisions: Iterable[Decision], homes: Ma
     by_id: defaultdict[str, list[Decision]] = defaultdict(list)
     strays: dict[str, None] = {}
     for decision in decisions:
-        by_id[decision.audit_id].append(decision)
+        if decision.allowed is not None:
+            by_id[decision.audit_id].append(decision)
         if is_stray(decision, homes):
             place = f"namespace {decision.namespace}" if decision.namespace else "the whole cluster"
             strays[f"{decision.user} could {decision.verb} {decision.resource} in {place} ({decision.code})"] = None
     contradictions = []
-    agreed = 0
+    agreed = never_arrived = 0
     for each in observed:
-        said = contradiction(each, by_id.get(each.request_id, []))
-        agreed += not said
+        heard = by_id.get(each.request_id, [])
+        said = contradiction(each, heard)
+        agreed += bool(heard) and not said
+        never_arrived += not heard and not said
         if said:
             cell = each.cell
             what = f'"{cell.actor.name}" {cell.verb} {cell.target} in {cell.place or "the whole cluster"}'
             contradictions.append(f"{what} at the {each.door} was {each.outcome}, but {said}")
-    return AuditEvidence(agreed, contradictions[:NAMED], list(strays)[:NAMED])
+    return AuditEvidence(agreed, never_arrived, contradictions[:NAMED], list(strays)[:NAMED])
 
 
 def contradiction(observed: Observed, decisions: list[Decision]) -> str:
     """What the log says to the contrary; empty if it agrees."""
-    if not observed.is_noted:
-        # Refused by the gateway itself, after a review whose verdict is in no log.
-        return "it reached the kube-apiserver all the same" if decisions else ""
     if not decisions:
-        return "the audit log has nothing of it"
+        # What the gateway itself refuses, it does after a review whose verdict is in no log.
+        return "the audit log has no decision on it" if observed.is_noted else ""
+    if observed.outcome is Outcome.NOT_OFFERED:
+        return "it reached the kube-apiserver all the same"
     if not all(decision.is_about(observed.cell) for decision in decisions):
         return f"the kube-apiserver heard another request: {decisions[0]}"
     allowed = observed.outcome is Outcome.ALLOWED

@@ -58,6 +58,8 @@ def request_at(door: Door, cell: Cell, name: str = NAME) -> DoorHttp:
         return DoorHttp(METHODS[verb], path, query, {"dryRun": ["All"]})
     if verb in WRITES:
         query["dryRun"] = "All"
+    if verb == "deletecollection":
+        query["labelSelector"] = f"{NAME}=nothing"
     if verb == "patch":
         return DoorHttp(METHODS[verb], path, query, {"metadata": {"labels": {NAME: ""}}}, MERGE_PATCH)
     body = manifest(target.resource, name) if verb in ("create", "update") else None
