@@ -18,7 +18,7 @@ from activities.tokens import Tokens
 from clusters.endpoints import Endpoints
 from virtflow.access.audit import AuditLog, AuditLogBehindError, Decision, Observed
 from virtflow.access.judgement import judge
-from virtflow.access.matrix import Cell, cells, expected, find_target
+from virtflow.access.matrix import Cell, cells, expected, find_target, homes
 from virtflow.access.requests import request_at
 from virtflow.access.tables import Answer, tabulate
 from virtflow.kube import KubeClient, Object
@@ -67,9 +67,8 @@ class Access:
                 answers = await self._try_each(_tries(order, prefix))
                 await self._mark(marker := f"{prefix}-end")
                 observed = [answer.observed for answer in answers]
-                users = {each.cell.user for each in observed}
                 noted = [each.request_id for each in observed if each.is_noted]
-                decisions = await self._read_until(log, marker, users, noted)
+                decisions = await self._read_until(log, marker, homes(order.tenants), noted)
         return tabulate(order, answers, decisions)
 
     @activity.defn
@@ -95,7 +94,7 @@ class Access:
     @activity.defn
     async def request_at_door(self, request: DoorRequest) -> DoorAnswer:
         """One request, and the refusal's words if it is one."""
-        cell = Cell(request.tenant, find_target(request.resource), request.verb, request.place)
+        cell = Cell(request.tenant, request.tenant.user, find_target(request.resource), request.verb, request.place)
         token = await self._tokens.of(request.tenant, AUDIENCES[request.token_for or request.door])
         request_id = _derived(request.door)
         http = request_at(request.door, cell, *([request.name] if request.name else []))
@@ -118,7 +117,7 @@ class Access:
         return [answers[request_id] for request_id in sorted(answers)]
 
     async def _try(self, request_id: str, cell: Cell, door: Door) -> Answer:
-        token = await self._tokens.of(cell.actor, AUDIENCES[door])
+        token = await self._tokens.of(cell.actor, AUDIENCES[door], user=cell.account)
         reply = await self._doors.ask(door, request_at(door, cell), token, request_id)
         outcome = judge(cell, door, reply.code, reply.status)
         return Answer(Observed(cell, door, request_id, outcome), reply.code, reply.message)

@@ -51,7 +51,10 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class AccessOrder:
-    """Tenants to act as, and the tenants whose namespaces are tried: all of these, their own among them."""
+    """Tenants to act as, and the tenants whose namespaces are tried: all of these, their own among them.
+
+    The platform's namespaces and the whole cluster are tried as well.
+    """
 
     actors: list[Tenant]
     tenants: list[Tenant]
@@ -69,7 +72,7 @@ class AccessRow:
 
 @dataclass(frozen=True)
 class AccessTable:
-    """All rows of one tenant."""
+    """All rows of one tenant. A mark is that of all its users: a hole if one of them has it."""
 
     tenant: str
     rows: list[AccessRow]
@@ -79,7 +82,8 @@ class AccessTable:
 class Hole:
     """A request that was not answered as the tenant's role says."""
 
-    tenant: str
+    user: str
+    """A service account's name, which begins with its tenant's."""
     verb: str
     resource: str
     place: str
@@ -94,7 +98,7 @@ class Hole:
     def __str__(self) -> str:
         answer = f"{self.code} {self.said}".rstrip() if self.code else f"no answer: {self.said}"
         return (
-            f'"{self.tenant}" {self.verb} {self.resource} ({self.place}) at the {self.door}: '
+            f'"{self.user}" {self.verb} {self.resource} ({self.place}) at the {self.door}: '
             f"expected {self.expected}, observed {self.observed}: {answer}"
         )
 

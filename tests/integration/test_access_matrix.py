@@ -62,8 +62,9 @@ class Activities:
     environment: ActivityEnvironment
     orders: list[TenantOrder]
 
-    async def tenant(self, name: str, role: list[PolicyRule]) -> Tenant:
-        order = TenantOrder(name, f"{name}-{uuid.uuid4().hex[:8]}", LABELS, TenantSpec(role=role))
+    async def tenant(self, name: str, role: list[PolicyRule], *users: str) -> Tenant:
+        spec = TenantSpec(list(users) or ["user"], role)
+        order = TenantOrder(name, f"{name}-{uuid.uuid4().hex[:8]}", LABELS, spec)
         self.orders.append(order)
         return await self.environment.run(self.tenants.create_tenant, order)
 
@@ -135,7 +136,7 @@ async def test_whatever_the_roles_are_both_doors_do_what_they_say(activities: Ac
     matrix = await activities.environment.run(activities.access.try_everything, order)
     roles = [tenant.role for tenant in tenants]
     assert matrix.holes == [], roles
-    assert (matrix.totals.cells, matrix.totals.requests) == (252, 504)
+    assert (matrix.totals.cells, matrix.totals.requests) == (660, 1320)
     assert matrix.evidence.contradictions == []
     assert matrix.evidence.strays == []
     assert matrix.evidence.decisions + matrix.evidence.never_arrived == matrix.totals.requests
@@ -155,22 +156,24 @@ async def test_a_role_allows_what_the_clusters_own_authorizer_does(activities: A
 
 
 async def test_a_binding_that_nobody_should_have_made_is_a_hole_at_both_doors(activities: Activities) -> None:
-    tenant, victim = await activities.tenant("tenant-a", []), await activities.tenant("tenant-b", [])
+    tenant = await activities.tenant("tenant-a", [], "user", "other")
+    victim = await activities.tenant("tenant-b", [])
     role_ref = {"apiGroup": ROLES.group, "kind": ROLES.kind, "name": "leak"}
     rules = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "update"]}]
-    subject = {"kind": SERVICE_ACCOUNTS.kind, "namespace": tenant.namespace, "name": tenant.user}
+    subject = {"kind": SERVICE_ACCOUNTS.kind, "namespace": tenant.namespace, "name": tenant.users[1]}
     await activities.kube.create(ROLES, {"metadata": {"name": "leak"}, "rules": rules}, victim.namespace)
     binding = {"metadata": {"name": "leak"}, "roleRef": role_ref, "subjects": [subject]}
     await activities.kube.create(ROLE_BINDINGS, binding, victim.namespace)
-    everything = {(str(cell.target), cell.verb, cell.place): cell for cell in cells(tenant, [tenant, victim])}
+    others = (cell for cell in cells(tenant, [tenant, victim]) if cell.account == tenant.users[1])
+    everything = {(str(cell.target), cell.verb, cell.place): cell for cell in others}
     await activities.until(everything["secrets", "get", victim.namespace], allowed=True)
 
     matrix = await activities.environment.run(
         activities.access.try_everything, AccessOrder([tenant], [tenant, victim])
     )
-    found = {(hole.tenant, hole.verb, hole.resource, hole.place, hole.door, hole.observed) for hole in matrix.holes}
+    found = {(hole.user, hole.verb, hole.resource, hole.place, hole.door, hole.observed) for hole in matrix.holes}
     leaks = itertools.product(("get", "update"), Door)
-    assert found == {("tenant-a", verb, "secrets", "tenant-b", door, Outcome.ALLOWED) for verb, door in leaks}
+    assert found == {("tenant-a-other", verb, "secrets", "tenant-b", door, Outcome.ALLOWED) for verb, door in leaks}
     assert matrix.evidence.contradictions == [], "the audit log tells of the hole as well"
 
 

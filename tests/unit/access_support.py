@@ -13,7 +13,7 @@ B = Tenant("tenant-b", "tenant-b-1", ["tenant-b-user"], [PolicyRule(["*"], ["*"]
 
 
 def cell(verb: str = "get", place: str = A.namespace, target: Target | None = None, actor: Tenant = A) -> Cell:
-    return Cell(actor, target or Target(VMS), verb, place)
+    return Cell(actor, actor.user, target or Target(VMS), verb, place)
 
 
 def denial(of: Cell) -> Object:

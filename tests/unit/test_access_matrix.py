@@ -1,13 +1,14 @@
 """The cells of the matrix, what is expected of them, and what an answer says of authorization."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from clusters.gateway.offered import ENDPOINTS
 from tests.unit.access_support import A, B, cell, denial
 from virtflow.access.judgement import judge
-from virtflow.access.matrix import TARGETS, VERBS, WHOLE_CLUSTER, Cell, Target, cells, expected
+from virtflow.access.matrix import TARGETS, VERBS, WHOLE_CLUSTER, Cell, Target, cells, expected, homes
 from virtflow.access.requests import request_at
 from virtflow.kube import Object
 from virtflow.kube.resources import SECRETS, VM_ACTIONS, VMS
@@ -25,11 +26,20 @@ def test_every_resource_is_tried_with_every_verb_in_every_place() -> None:
     places = Counter((str(each.target), each.place) for each in cells(A, [A, B]))
     assert {target for target, _ in places} == {str(target) for target in TARGETS}
     for target in TARGETS:
-        for tenant in (A, B):
-            assert places[str(target), tenant.namespace] == len(target.verbs)
+        for namespace in (A.namespace, B.namespace, "kube-system", "default", "kubevirt", "virtflow-system"):
+            assert places[str(target), namespace] == len(target.verbs)
         assert places[str(target), WHOLE_CLUSTER] == (0 if target.subresource else 4)
-    assert len({(str(each.target), each.verb, each.place) for each in cells(A, [A, B])}) == 126
-    assert sum(places.values()) == 126
+    assert len({(str(each.target), each.verb, each.place) for each in cells(A, [A, B])}) == 330
+    assert sum(places.values()) == 330
+
+
+def test_every_user_tries_everything() -> None:
+    two = replace(B, users=["tenant-b-user", "tenant-b-other"])
+    tried = Counter((str(each.target), each.verb, each.place) for each in cells(two, [A, two]))
+    assert set(tried.values()) == {2}
+    users = {each.user for each in cells(two, [A, two])}
+    assert users == {f"system:serviceaccount:{B.namespace}:{user}" for user in two.users}
+    assert homes([A, two]) == {cell().user: A.namespace} | dict.fromkeys(users, B.namespace)
 
 
 def test_a_tenant_may_what_its_role_says_at_home_alone() -> None:
@@ -51,7 +61,7 @@ def test_the_gateway_is_expected_to_offer_what_it_does() -> None:
         (target.resource, target.subresource, verb)
         for target in TARGETS
         for verb in target.verbs
-        if expected(Cell(B, target, verb, B.namespace), Door.GATEWAY) is Outcome.ALLOWED
+        if expected(Cell(B, B.user, target, verb, B.namespace), Door.GATEWAY) is Outcome.ALLOWED
     }
     assert offered == served
 

@@ -46,10 +46,10 @@ def test_where_all_is_right_there_is_no_hole() -> None:
     matrix = observed()
     assert matrix.holes == []
     assert matrix.totals.holes == 0
-    assert (matrix.totals.cells, matrix.totals.requests) == (252, 504)
+    assert (matrix.totals.cells, matrix.totals.requests) == (660, 1320)
     by_gateway = sum(not answer.observed.is_noted for answer in right_answers(A, B))
     assert by_gateway
-    assert (matrix.evidence.decisions, matrix.evidence.never_arrived) == (504 - by_gateway, by_gateway)
+    assert (matrix.evidence.decisions, matrix.evidence.never_arrived) == (1320 - by_gateway, by_gateway)
     assert matrix.evidence.contradictions == matrix.evidence.strays == []
     assert [table.tenant for table in matrix.tables] == ["tenant-a", "tenant-b"]
     own = row(matrix, "virtualmachines", "own")
@@ -64,7 +64,8 @@ def test_a_door_that_lets_through_is_a_hole_there(door: Door) -> None:
     matrix = observed((door, "secrets", "get", B.namespace, Outcome.ALLOWED))
     (hole,) = matrix.holes
     assert str(hole) == (
-        f'"tenant-a" get secrets (tenant-b) at the {door}: expected denied, observed allowed: 299 as the test wants'
+        f'"tenant-a-user" get secrets (tenant-b) at the {door}: '
+        "expected denied, observed allowed: 299 as the test wants"
     )
     seen = row(matrix, "secrets", "tenant-b")
     marks = {Door.GATEWAY: seen.gateway[0], Door.KUBE_APISERVER: seen.kube_apiserver[0]}
@@ -88,6 +89,31 @@ def test_whatever_differs_is_a_hole(door: Door, verb: str, outcome: Outcome) -> 
     assert matrix.totals.holes == 1
 
 
+@pytest.mark.parametrize("user", ["tenant-a-user", "tenant-a-other"])
+def test_a_hole_of_one_user_is_its_tenants(user: str) -> None:
+    two = replace(A, users=["tenant-a-user", "tenant-a-other"])
+    answers = [
+        Answer(replace(each.observed, outcome=Outcome.ALLOWED), 200, "")
+        if (str(each.observed.cell.target), each.observed.cell.verb, each.observed.cell.place, each.observed.door)
+        == ("secrets", "get", B.namespace, Door.GATEWAY)
+        and each.observed.cell.account == user
+        else each
+        for each in right_answers(two, B)
+    ]
+    matrix = tabulate(AccessOrder([two, B], [two, B]), answers, noted(answers))
+    assert [hole.user for hole in matrix.holes] == [user]
+    assert row(matrix, "secrets", "tenant-b").gateway[0] == "✗"
+    assert row(matrix, "secrets", "tenant-b").kube_apiserver[0] == "·"
+
+
+def test_a_write_outside_by_any_user_of_any_tenant_is_told() -> None:
+    idle = Tenant("tenant-c", "tenant-c-1", ["tenant-c-user", "tenant-c-other"])
+    user = f"system:serviceaccount:{idle.namespace}:tenant-c-other"
+    stray = Decision("another-id", user, "create", "", "secrets", B.namespace, 201, allowed=True)
+    evidence = tabulate(AccessOrder([A], [A, B, idle]), right_answers(A), [stray]).evidence
+    assert evidence.strays == [f"{user} could create secrets in namespace {B.namespace} (201)"]
+
+
 def test_an_open_cluster_still_makes_a_small_history() -> None:
     tenants = [Tenant(f"tenant-{each}", f"tenant-{each}-12345678", ["a"], []) for each in "abcd"]
     everything = [replace(tenant, role=[PolicyRule(["*"], ["*"], ["*"])]) for tenant in tenants]
@@ -95,7 +121,7 @@ def test_an_open_cluster_still_makes_a_small_history() -> None:
         Answer(replace(answer.observed, outcome=Outcome.ALLOWED), 200, "") for answer in right_answers(*everything)
     ]
     matrix = tabulate(AccessOrder(everything, everything), answers, [])
-    assert matrix.totals.cells == 912
+    assert matrix.totals.cells == 1728
     assert len(matrix.holes) == HOLES_NAMED < matrix.totals.holes
     assert len(json.dumps(asdict(matrix))) < 100 * 1024
 
@@ -105,10 +131,10 @@ def test_what_the_log_does_not_have_is_a_contradiction() -> None:
     decisions = [each for each in noted(answers) if each.audit_id != "probe-00000-k"]
     evidence = tabulate(ORDER, answers, decisions).evidence
     assert evidence.contradictions == [
-        f'"tenant-a" get virtualmachines in {A.namespace} at the kube-apiserver was allowed, '
+        f'"tenant-a-user" get virtualmachines in {A.namespace} at the kube-apiserver was allowed, '
         "but the audit log has no decision on it"
     ]
-    assert evidence.decisions + evidence.never_arrived == 503
+    assert evidence.decisions + evidence.never_arrived == 1319
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,19 @@ STRETCH = LoadStretch(100, 0, timedelta(milliseconds=50), timedelta(milliseconds
 MATRIX = AccessMatrix(
     [AccessTable("tenant-a", [AccessRow("pods", "own", "✓ ", "✗·")])],
     AccessTotals(cells=2, requests=4, holes=1),
-    [Hole("tenant-a", "get", "pods", "own", Door.KUBE_APISERVER, Outcome.ALLOWED, Outcome.DENIED, 403, "forbidden")],
+    [
+        Hole(
+            "tenant-a-user",
+            "get",
+            "pods",
+            "own",
+            Door.KUBE_APISERVER,
+            Outcome.ALLOWED,
+            Outcome.DENIED,
+            403,
+            "forbidden",
+        )
+    ],
     AuditEvidence(3, 1, ["the audit log says otherwise"], ["a stray"]),
 )
 

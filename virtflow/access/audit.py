@@ -163,7 +163,7 @@ def weigh(observed: Iterable[Observed], decisions: Iterable[Decision], homes: Ma
         never_arrived += not heard and not said
         if said:
             cell = each.cell
-            what = f'"{cell.actor.name}" {cell.verb} {cell.target} in {cell.place or "the whole cluster"}'
+            what = f'"{cell.account}" {cell.verb} {cell.target} in {cell.place or "the whole cluster"}'
             contradictions.append(f"{what} at the {each.door} was {each.outcome}, but {said}")
     return AuditEvidence(agreed, never_arrived, contradictions[:NAMED], list(strays)[:NAMED])
 

@@ -1,8 +1,8 @@
 """What an answer says of authorization, and nothing else of it.
 
 Being denied is told by the very words of a refusal, with this user, verb and resource in them: a quota's and a
-webhook's 403 come after authorization, and a 401 says that nobody was asked. Being allowed is told by success, or by a
-refusal that is known to come afterwards. All else is unclear. The gateway's own answers bear the request's id as a
+webhook's 403 come after authorization, and a 401 says that nobody was asked. Being allowed is told by success, or by
+a refusal that is known to come afterwards. All else is unclear. The gateway's own answers bear the request's id as a
 cause; all others are the kube-apiserver's, passed on.
 """
 

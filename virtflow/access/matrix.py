@@ -12,7 +12,19 @@ from virtflow.kube.resources import HPAS, PODS, SECRETS, VM_ACTIONS, VMIRS, VMIS
 from workflows.access_models import Door, Outcome
 from workflows.tenant_models import Tenant
 
-__all__ = ["OWN", "VERBS", "WHOLE_CLUSTER", "Cell", "Target", "cells", "expected", "find_target", "place_name"]
+__all__ = [
+    "OWN",
+    "PLATFORM",
+    "VERBS",
+    "WHOLE_CLUSTER",
+    "Cell",
+    "Target",
+    "cells",
+    "expected",
+    "find_target",
+    "homes",
+    "place_name",
+]
 
 READS = ("get", "list", "watch")
 WRITES = ("create", "update", "patch", "delete", "deletecollection")
@@ -22,6 +34,8 @@ OFFERED = frozenset({"get", "list", "create", "update", "delete"})
 CLUSTER_WIDE = frozenset({"list", "watch", "create", "deletecollection"})
 """What the kube-apiserver answers without a namespace: the last two only ever by a refusal, but RBAC comes first."""
 
+PLATFORM = ("default", "kube-system", "kubevirt", "virtflow-system")
+"""Namespaces that are no tenant's, and hold what is nobody's business."""
 WHOLE_CLUSTER = ""
 """The place that is no namespace."""
 OWN = "own"
@@ -56,6 +70,8 @@ class Cell:
     """One request: who, what, and in which namespace."""
 
     actor: Tenant
+    account: str
+    """Of the actor's users: a service account's name."""
     target: Target
     verb: str
     place: str
@@ -63,7 +79,16 @@ class Cell:
     @property
     def user(self) -> str:
         """As Kubernetes names it."""
-        return f"system:serviceaccount:{self.actor.namespace}:{self.actor.user}"
+        return user_name(self.actor, self.account)
+
+
+def user_name(tenant: Tenant, account: str) -> str:
+    return f"system:serviceaccount:{tenant.namespace}:{account}"
+
+
+def homes(tenants: Iterable[Tenant]) -> dict[str, str]:
+    """Every user, as Kubernetes names it, with its tenant's namespace."""
+    return {user_name(tenant, account): tenant.namespace for tenant in tenants for account in tenant.users}
 
 
 def find_target(name: str) -> Target:
@@ -72,13 +97,14 @@ def find_target(name: str) -> Target:
 
 
 def cells(actor: Tenant, tenants: Iterable[Tenant]) -> Iterator[Cell]:
-    """All requests of one tenant, in rows: each target in its own namespace, the others', and the whole cluster."""
-    places = [actor.namespace, *(each.namespace for each in tenants if each.namespace != actor.namespace)]
+    """All requests of one tenant's users, in rows: each target in its own namespace, in those of the others and of
+    the platform, and in the whole cluster."""
+    others = [each.namespace for each in tenants if each.namespace != actor.namespace]
     for target in TARGETS:
-        for place in places:
-            yield from (Cell(actor, target, verb, place) for verb in target.verbs)
-        if not target.subresource:
-            yield from (Cell(actor, target, verb, WHOLE_CLUSTER) for verb in VERBS if verb in CLUSTER_WIDE)
+        for place in (actor.namespace, *others, *PLATFORM, WHOLE_CLUSTER):
+            for verb in target.verbs:
+                if place != WHOLE_CLUSTER or (verb in CLUSTER_WIDE and not target.subresource):
+                    yield from (Cell(actor, account, target, verb, place) for account in actor.users)
 
 
 def expected(cell: Cell, door: Door) -> Outcome:
@@ -96,8 +122,8 @@ def is_offered(cell: Cell) -> bool:
 
 
 def place_name(cell: Cell, tenants: Iterable[Tenant]) -> str:
-    """The place as a table says it: their own namespace, a tenant's, the cluster."""
+    """The place as a table says it: their own namespace, a tenant's, the platform's, the cluster."""
     if cell.place == cell.actor.namespace:
         return OWN
     names = {each.namespace: each.name for each in tenants}
-    return names[cell.place] if cell.place else EVERYWHERE
+    return names.get(cell.place, cell.place) or EVERYWHERE

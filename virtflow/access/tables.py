@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from virtflow.access.audit import Decision, Observed, weigh
-from virtflow.access.matrix import VERBS, Cell, expected, place_name
+from virtflow.access.matrix import VERBS, Cell, expected, homes, place_name
 from workflows.access_models import (
     AccessMatrix,
     AccessOrder,
@@ -47,7 +47,6 @@ def tabulate(order: AccessOrder, answers: Sequence[Answer], decisions: Iterable[
     """`answers` in the order of their cells."""
     holes = [_hole(answer, order) for answer in answers if answer.is_hole]
     outcomes = Counter(answer.observed.outcome for answer in answers)
-    homes = {answer.observed.cell.user: answer.observed.cell.actor.namespace for answer in answers}
     return AccessMatrix(
         tables=[
             AccessTable(actor.name, list(_rows([a for a in answers if a.observed.cell.actor == actor], order)))
@@ -63,7 +62,7 @@ def tabulate(order: AccessOrder, answers: Sequence[Answer], decisions: Iterable[
             holes=len(holes),
         ),
         holes=holes[:HOLES_NAMED],
-        evidence=weigh((answer.observed for answer in answers), decisions, homes),
+        evidence=weigh((answer.observed for answer in answers), decisions, homes(order.tenants)),
     )
 
 
@@ -73,7 +72,11 @@ def _rows(answers: Sequence[Answer], order: AccessOrder) -> Iterable[AccessRow]:
         return str(cell.target), place_name(cell, order.tenants)
 
     for (resource, place), row in groupby(answers, row_of):
-        marks = {(answer.observed.door, answer.observed.cell.verb): _mark(answer) for answer in row}
+        marks: dict[tuple[Door, str], str] = {}
+        for answer in row:
+            # One mark for all users, of whom the same is expected: a hole of one is the tenant's.
+            request = answer.observed.door, answer.observed.cell.verb
+            marks[request] = HOLE if marks.get(request) == HOLE else _mark(answer)
         gateway, kube_apiserver = ("".join(marks.get((door, verb), NO_REQUEST) for verb in VERBS) for door in Door)
         yield AccessRow(resource, place, gateway, kube_apiserver)
 
@@ -85,7 +88,7 @@ def _mark(answer: Answer) -> str:
 def _hole(answer: Answer, order: AccessOrder) -> Hole:
     cell: Cell = answer.observed.cell
     return Hole(
-        tenant=cell.actor.name,
+        user=cell.account,
         verb=cell.verb,
         resource=str(cell.target),
         place=place_name(cell, order.tenants),
