@@ -98,7 +98,8 @@ class Access:
         token = await self._tokens.of(request.tenant, AUDIENCES[request.token_for or request.door])
         request_id = _derived(request.door)
         http = request_at(request.door, cell, *([request.name] if request.name else []))
-        reply = await self._doors.ask(request.door, http, token, request_id)
+        async with heartbeating():
+            reply = await self._doors.ask(request.door, http, token, request_id)
         return DoorAnswer(reply.code, reply.reason, reply.message, request_id)
 
     async def _try_each(self, tries: Iterable[tuple[str, Cell, Door]]) -> list[Answer]:

@@ -23,9 +23,9 @@ from workflows.access_models import Door
 __all__ = ["AUDIENCES", "DoorReply", "Doors"]
 
 AUDIENCES = {Door.GATEWAY: AUDIENCE, Door.KUBE_APISERVER: FOR_KUBE_APISERVER}
-REQUEST_LIMIT = aiohttp.ClientTimeout(total=30)
+REQUEST_LIMIT = aiohttp.ClientTimeout(total=10)
 WORTH_ANOTHER_TRY = frozenset({429, 502, 503, 504})
-TRIES = 5
+TRIES = 4
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(milliseconds=200), timedelta(seconds=5)
 
 
@@ -46,7 +46,10 @@ class DoorReply:
 
 
 class Doors:
-    """Never sends the platform's own credentials: who asks is who holds the token."""
+    """Has an answer, or none, within `workflows.options.ASKED_WITHIN`.
+
+    Never sends the platform's own credentials: who asks is who holds the token.
+    """
 
     def __init__(self, kube: KubeClient, http: aiohttp.ClientSession, endpoints: Endpoints) -> None:
         self._http = http

@@ -67,7 +67,7 @@ ASKED_WITHIN = timedelta(minutes=1)
 """A request of a tenant at one of the doors, or a look into a log: more only if a server is away."""
 
 TRIED_WITHIN = timedelta(minutes=10)
-"""All requests there are, as some tenants. A thousand take a few seconds; one that hangs takes half a minute."""
+"""All requests there are, as some tenants. A thousand take a few seconds; one that hangs takes a minute at most."""
 
 LOAD_TURN = timedelta(minutes=20)
 """The longest that a load may wait for other loads to end."""

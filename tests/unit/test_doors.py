@@ -11,10 +11,11 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from activities.doors import TRIES, DoorReply, Doors
+from activities.doors import LONGEST_PAUSE, REQUEST_LIMIT, TRIES, DoorReply, Doors
 from clusters.local import pki
 from virtflow.access.requests import DoorHttp
 from workflows.access_models import Door
+from workflows.options import ASKED_WITHIN
 
 pytestmark = pytest.mark.anyio
 
@@ -110,3 +111,9 @@ async def test_who_stays_away_has_no_answer(server: tuple[Server, str], tmp_path
     reply = await ask("http://127.0.0.1:1", tmp_path, Door.GATEWAY)
     assert reply.code == 0
     assert "the-token" not in reply.message
+
+
+def test_all_tries_fit_into_the_time_there_is() -> None:
+    assert REQUEST_LIMIT.total is not None
+    tries = TRIES * REQUEST_LIMIT.total + (TRIES - 1) * LONGEST_PAUSE.total_seconds()
+    assert tries < ASKED_WITHIN.total_seconds()
