@@ -47,7 +47,7 @@ LOOK_BACK = 32 * 1024 * 1024
 
 
 class Access:
-    """Repeated, it makes the same requests under the same ids, and changes nothing either time."""
+    """Repeated, it makes the same requests under the same ids, which change nothing; only a secret is drawn anew."""
 
     def __init__(self, kube: KubeClient, doors: Doors, tokens: Tokens, endpoints: Endpoints) -> None:
         self._kube = kube

@@ -78,7 +78,7 @@ class Gateway:
         """
         async with heartbeating():
             with refusals_are_final():
-                token = await self._withdrawable(order.tenant, order.withdrawal)
+                token = await self._withdrawable(order)
             headers = [ACCEPT, ("Authorization", f"Bearer {token}")]
             worked = await self._exchange("GET", "/virtualmachines", headers, None)
             with refusals_are_final():
@@ -92,11 +92,14 @@ class Gateway:
                 let_in_for = sent
                 await asyncio.sleep(LOOK_EVERY.total_seconds())
 
-    async def _withdrawable(self, tenant: Tenant, withdrawal: Withdrawal) -> str:
-        await self._kube.apply(SERVICE_ACCOUNTS, {"metadata": {"name": tenant.user}}, tenant.namespace)
-        bound_to = None
-        if withdrawal is Withdrawal.SECRET:
-            bound_to = await self._kube.apply(SECRETS, {"metadata": {"name": REVOCABLE}}, tenant.namespace)
+    async def _withdrawable(self, order: WithdrawnTokenOrder) -> str:
+        tenant, bound_to = order.tenant, None
+        # With its labels, as the tenant was made: what is applied without them has them taken away.
+        account = {"metadata": {"name": tenant.user, "labels": order.labels}}
+        await self._kube.apply(SERVICE_ACCOUNTS, account, tenant.namespace)
+        if order.withdrawal is Withdrawal.SECRET:
+            secret = {"metadata": {"name": REVOCABLE, "labels": order.labels}}
+            bound_to = await self._kube.apply(SECRETS, secret, tenant.namespace)
         return await self._kube.create_token(
             tenant.namespace, tenant.user, LIFETIME, audiences=[AUDIENCE], bound_to=bound_to
         )
@@ -106,6 +109,7 @@ class Gateway:
             await self._kube.delete(SECRETS, REVOCABLE, tenant.namespace)
         else:
             await self._kube.delete(SERVICE_ACCOUNTS, tenant.user, tenant.namespace)
+            self._tokens.forget(tenant.namespace)
 
     async def _authorization(self, request: GatewayRequest) -> Headers:
         value = await authorization(request.bearer, request.tenant, self._tokens)

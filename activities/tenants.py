@@ -13,6 +13,7 @@ from temporalio import activity
 
 from activities.errors import gave_up, refusals_are_final
 from activities.heartbeat import heartbeating
+from activities.tokens import Tokens
 from clusters.gateway import tenant_binding
 from virtflow.kube import Informer, KubeClient, Object, Resource
 from virtflow.kube.resources import (
@@ -40,8 +41,11 @@ GONE_LIMIT = timedelta(seconds=90)
 class Tenants:
     """Acts as the platform's administrator."""
 
-    def __init__(self, kube: KubeClient, namespaces: Informer, accounts: Informer, quotas: Informer) -> None:
+    def __init__(
+        self, kube: KubeClient, tokens: Tokens, namespaces: Informer, accounts: Informer, quotas: Informer
+    ) -> None:
         self._kube = kube
+        self._tokens = tokens
         self._namespaces = namespaces
         self._accounts = accounts
         self._quotas = quotas
@@ -99,6 +103,7 @@ class Tenants:
             name = account["metadata"]["name"]
             if name.startswith(f"{order.name}-") and name not in tenant.users:
                 await self._kube.delete(SERVICE_ACCOUNTS, name, order.namespace)
+        self._tokens.forget(order.namespace)
 
     async def _account_is_there(self, namespace: str) -> None:
         """Pods made before the namespace's default account is there are refused."""
@@ -134,6 +139,7 @@ class Tenants:
         async with heartbeating():
             with refusals_are_final():
                 deleted = await self._kube.delete(NAMESPACES, order.namespace)
+                self._tokens.forget(order.namespace)
                 if deleted is None:
                     return
                 # Kubernetes lets five seconds pass before it looks into a namespace that is deleted, and as many

@@ -19,7 +19,10 @@ FOR_KUBE_APISERVER = ""
 
 
 class Tokens:
-    """One token for each user and audience, renewed well before it expires. Many may ask at once."""
+    """One token for each user and audience, renewed well before it expires. Many may ask at once.
+
+    Whoever deletes an account has its namespace forgotten.
+    """
 
     def __init__(self, kube: KubeClient) -> None:
         self._kube = kube
@@ -35,6 +38,11 @@ class Tokens:
                 token = await self._mint(*key)
                 self._tokens[key] = token, time.monotonic() + (LIFETIME - RENEW_BEFORE).total_seconds()
         return token
+
+    def forget(self, namespace: str) -> None:
+        """An account of it is gone: one made again under the same name is another, and these are not its tokens."""
+        for key in [key for key in self._tokens if key[0] == namespace]:
+            del self._tokens[key]
 
     async def _mint(self, namespace: str, user: str, audience: str) -> str:
         with refusals_are_final():

@@ -55,8 +55,10 @@ async def run(endpoints_file: Path) -> None:
         informers = {resource: Informer(kube, resource) for resource in WATCHED}
         for informer in informers.values():
             await stack.enter_async_context(informer.running())
-        tenants = Tenants(kube, informers[NAMESPACES], informers[SERVICE_ACCOUNTS], informers[RESOURCE_QUOTAS])
         tokens = Tokens(kube)
+        tenants = Tenants(
+            kube, tokens, informers[NAMESPACES], informers[SERVICE_ACCOUNTS], informers[RESOURCE_QUOTAS]
+        )
         gateway = Gateway(kube, http, endpoints, tokens)
         access = Access(kube, Doors(kube, http, endpoints), tokens, endpoints)
         machines = VirtualMachines(kube, informers[VMS], informers[VMIS])

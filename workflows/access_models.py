@@ -190,6 +190,8 @@ class WithdrawnTokenOrder:
     tenant: Tenant
     withdrawal: Withdrawal
     watched_for: timedelta
+    labels: dict[str, str]
+    """Of what is made for it, and of the account, which may have to be made again."""
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ async def activities(endpoints: Endpoints) -> AsyncIterator[Activities]:
             kube,
             Access(kube, Doors(kube, http, endpoints), tokens, endpoints),
             Gateway(kube, http, endpoints, tokens),
-            Tenants(kube, *informers),
+            Tenants(kube, tokens, *informers),
             environment,
             [],
         )
@@ -238,10 +238,13 @@ async def test_a_withdrawn_token_is_refused_in_time(activities: Activities) -> N
         )
         by_name = {(str(cell.target), cell.verb, cell.place): cell for cell in cells(tenant, [tenant])}
         await activities.until(by_name["virtualmachines", "list", tenant.namespace], allowed=True)
-        order = WithdrawnTokenOrder(tenant, withdrawal, timedelta(seconds=60))
+        order = WithdrawnTokenOrder(tenant, withdrawal, timedelta(seconds=60), LABELS)
         token = await activities.environment.run(activities.gateway.withdraw_token, order)
         assert (token.worked, token.last.code, token.last.message) == (200, 401, "Unauthorized")
         assert token.let_in_for <= timedelta(seconds=20)
+        accounts = await activities.kube.list(SERVICE_ACCOUNTS, tenant.namespace)
+        labels = {each["metadata"]["name"]: each["metadata"].get("labels") for each in accounts}
+        assert labels.get(tenant.user) == (LABELS if withdrawal is Withdrawal.SECRET else None)
 
     await asyncio.gather(*map(withdraw, Withdrawal))
 

@@ -55,10 +55,11 @@ async def activities(endpoints: Endpoints) -> AsyncIterator[Activities]:
         for informer in (namespaces, accounts, quotas, vms, vmis):
             await stack.enter_async_context(informer.running())
         records = stack.enter_context(contextlib.closing(Records(endpoints.audit_log, endpoints.access_log)))
+        tokens = Tokens(kube)
         yield Activities(
             kube,
-            Tenants(kube, namespaces, accounts, quotas),
-            Gateway(kube, http, endpoints, Tokens(kube)),
+            Tenants(kube, tokens, namespaces, accounts, quotas),
+            Gateway(kube, http, endpoints, tokens),
             VirtualMachines(kube, vms, vmis),
             Evidence(kube, records),
         )

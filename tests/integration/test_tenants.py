@@ -10,6 +10,7 @@ import pytest
 from temporalio.testing import ActivityEnvironment
 
 from activities.tenants import Tenants
+from activities.tokens import Tokens
 from virtflow.kube import Informer, KubeClient, KubeError, Resource
 from virtflow.kube.resources import (
     LIMIT_RANGES,
@@ -44,7 +45,7 @@ async def tenants(kube: KubeClient) -> AsyncIterator[Tenants]:
         informers = [Informer(kube, each) for each in (NAMESPACES, SERVICE_ACCOUNTS, RESOURCE_QUOTAS)]
         for informer in informers:
             await stack.enter_async_context(informer.running())
-        yield Tenants(kube, *informers)
+        yield Tenants(kube, Tokens(kube), *informers)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities import tenants as module
 from activities.tenants import Tenants
+from activities.tokens import Tokens
 from tests.unit.kube_support import client_of
 from virtflow.kube import Informer, Object, Resource
 from virtflow.kube.resources import NAMESPACES, RESOURCE_QUOTAS, SERVICE_ACCOUNTS
@@ -89,14 +90,26 @@ class Apiserver:
         return web.json_response({})
 
 
+class KnownTokens(Tokens):
+    """Notes what is forgotten."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[str] = []
+
+    def forget(self, namespace: str) -> None:
+        self.forgotten.append(namespace)
+
+
 @asynccontextmanager
-async def tenants_on(server: Apiserver, folder: Path) -> AsyncIterator[tuple[Tenants, dict[Resource, Informer]]]:
+async def tenants_on(
+    server: Apiserver, folder: Path, tokens: Tokens | None = None
+) -> AsyncIterator[tuple[Tenants, dict[Resource, Informer]]]:
     async with client_of(server.handle, folder) as kube:
         informers = {each: Informer(kube, each) for each in (NAMESPACES, SERVICE_ACCOUNTS, RESOURCE_QUOTAS)}
         async with AsyncExitStack() as stack:
             for informer in informers.values():
                 await stack.enter_async_context(informer.running())
-            yield Tenants(kube, *informers.values()), informers
+            yield Tenants(kube, tokens or Tokens(kube), *informers.values()), informers
 
 
 async def test_a_copy_that_lags_does_not_take_a_namespace_for_gone(tmp_path: Path) -> None:
@@ -129,10 +142,12 @@ async def test_the_namespace_goes_first_and_nobody_is_asked_whether_it_is_gone(t
 async def test_a_namespace_that_is_gone_is_not_waited_for(tmp_path: Path) -> None:
     server = Apiserver()
     server.there = False
-    async with tenants_on(server, tmp_path) as (tenants, _):
+    tokens = KnownTokens()
+    async with tenants_on(server, tmp_path, tokens) as (tenants, _):
         with anyio.fail_after(10):
             await ActivityEnvironment().run(tenants.delete_tenant, ORDER)
     assert server.asked == ["DELETE /namespaces/ns"]
+    assert tokens.forgotten == ["ns"]
 
 
 async def test_the_tenants_own_right_is_made_last(tmp_path: Path) -> None:
@@ -223,7 +238,8 @@ async def test_what_another_spec_leaves_out_is_removed(tmp_path: Path) -> None:
         {"metadata": {**ACCOUNT["metadata"], "name": f"tenant-a-{user}", "uid": user}} for user in ("user", "bob")
     ]
     server = Apiserver(ACCOUNT, *mine, namespaces=(NAMESPACE,))
-    async with tenants_on(server, tmp_path) as (tenants, _):
+    tokens = KnownTokens()
+    async with tenants_on(server, tmp_path, tokens) as (tenants, _):
         with anyio.fail_after(20):
             await ActivityEnvironment().run(tenants.create_tenant, ORDER)
     assert sorted(asked for asked in server.asked if asked.startswith("DELETE")) == [
@@ -231,3 +247,4 @@ async def test_what_another_spec_leaves_out_is_removed(tmp_path: Path) -> None:
         "DELETE /namespaces/ns/resourcequotas/tenant-a-quota",
         "DELETE /namespaces/ns/serviceaccounts/tenant-a-bob",
     ]
+    assert tokens.forgotten == ["ns"]

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import dataclasses
 import json
 from collections.abc import Sequence
 from datetime import timedelta
@@ -92,6 +93,16 @@ async def test_a_token_is_renewed_before_it_expires(clock: list[float]) -> None:
     assert await tokens.of(TENANT) == first
     clock[0] += 1
     assert await tokens.of(TENANT) != first
+
+
+@pytest.mark.anyio
+async def test_what_was_forgotten_is_minted_anew() -> None:
+    tokens = tokens_of(Mint())
+    elsewhere = dataclasses.replace(TENANT, namespace="tenant-b-1")
+    before, kept = await tokens.of(TENANT), await tokens.of(elsewhere)
+    tokens.forget(TENANT.namespace)
+    assert await tokens.of(TENANT) != before
+    assert await tokens.of(elsewhere) == kept
 
 
 @pytest.mark.anyio

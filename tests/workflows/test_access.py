@@ -30,7 +30,7 @@ async def test_access_is_tried_step_by_step(client: Client, worker: Callable[...
     world = World()
     order = AccessOrder([TENANT], [TENANT])
     request = DoorRequest(TENANT, Door.GATEWAY, "get", "secrets", "tenant-b-1", "password")
-    withdrawn = WithdrawnTokenOrder(TENANT, Withdrawal.SECRET, timedelta(seconds=30))
+    withdrawn = WithdrawnTokenOrder(TENANT, Withdrawal.SECRET, timedelta(seconds=30), {})
     async with worker(*world.activities):
         handle = await client.start_workflow(Scenario.run, SCENARIO, id="access", task_queue=TASK_QUEUE)
         matrix = await handle.execute_update(Scenario.try_everything, order, id="001")

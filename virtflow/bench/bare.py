@@ -16,6 +16,7 @@ import aiohttp
 import yaml
 
 from activities.tenants import Tenants
+from activities.tokens import Tokens
 from clusters.endpoints import Endpoints
 from clusters.gateway import AUDIENCE
 from virtflow.kube import Informer, KubeClient, Object
@@ -55,7 +56,8 @@ class BareClient:
 
     async def create_tenant(self, order: TenantOrder) -> Tenant:
         # As the activity does: what a tenant is made of is no matter of the harness' speed.
-        return await Tenants(self.kube, self.namespaces, self.accounts, self.quotas).make(order)
+        tokens = Tokens(self.kube)
+        return await Tenants(self.kube, tokens, self.namespaces, self.accounts, self.quotas).make(order)
 
     async def token_of(self, tenant: Tenant) -> str:
         return await self.kube.create_token(tenant.namespace, tenant.user, TOKEN_LIFETIME, audiences=[AUDIENCE])

@@ -171,7 +171,7 @@ def claim_to_be(session: "Session", world: World, tenant: str, other: str, heade
 
 @when(phrase('the platform deletes the {withdrawal:Withdrawal} that a token of "{tenant:Name}" depends on'))
 def withdraw(session: "Session", world: World, withdrawal: str, tenant: str) -> None:
-    order = WithdrawnTokenOrder(world.tenant(tenant), Withdrawal(withdrawal), WATCHED_FOR)
+    order = WithdrawnTokenOrder(world.tenant(tenant), Withdrawal(withdrawal), WATCHED_FOR, session.labels)
     world.withdrawn = session.ask(Scenario.withdraw_token, order)
     world.answer = world.withdrawn.last
 
