@@ -23,6 +23,8 @@ from virtflow.access.requests import request_at
 from virtflow.access.tables import Answer, tabulate
 from virtflow.kube import KubeClient, Object
 from virtflow.kube.resources import SECRETS, SUBJECT_ACCESS_REVIEWS
+from virtflow.sequence.audit import ACCESS_RECORD_START
+from virtflow.sequence.tail import Tail, whole_records
 from workflows.access_models import (
     AccessMatrix,
     AccessOrder,
@@ -35,7 +37,7 @@ from workflows.access_models import (
 )
 from workflows.tenant_models import Tenant
 
-__all__ = ["Access"]
+__all__ = ["Access", "find_record"]
 
 AT_ONCE = 8
 """Requests: enough to keep a small control plane busy, and few enough for it to answer each at once."""
@@ -43,7 +45,7 @@ ROLE_LIMIT = timedelta(seconds=20)
 LOOK_EVERY = timedelta(milliseconds=50)
 LOG_LIMIT = timedelta(seconds=20)
 LOOK_BACK = 32 * 1024 * 1024
-"""Bytes of the audit log in which a request of a moment ago is looked for."""
+"""Bytes of a log in which a request of a moment ago is looked for."""
 
 
 class Access:
@@ -174,7 +176,7 @@ class Access:
         try:
             async with asyncio.timeout(LOG_LIMIT.total_seconds()):
                 while True:
-                    record = await asyncio.to_thread(_find_record, self._access_log, request_id)
+                    record = await asyncio.to_thread(find_record, self._access_log, request_id)
                     if record is not None:
                         return record
                     await asyncio.sleep(LOOK_EVERY.total_seconds())
@@ -182,14 +184,12 @@ class Access:
             raise gave_up(f"Request {request_id} is not in the gateway's access log {self._access_log}.") from None
 
 
-def _find_record(log: Path, request_id: str) -> Object | None:
-    """In the log, or in the file it was until a moment ago."""
-    rotated = sorted(log.parent.glob(f"{log.stem}-*{log.suffix}"))
-    for file in (log, *rotated[-1:]):
-        with file.open("rb") as lines:
-            for line in lines:
-                if request_id.encode() in line and line.endswith(b"\n"):
-                    record: Object = orjson.loads(line)
+def find_record(log: Path, request_id: str) -> Object | None:
+    with closing(Tail.from_end(log, back=LOOK_BACK)) as lines:
+        for line in iter(lines.next_line, None):
+            if request_id.encode() in line:
+                for text in whole_records(line, ACCESS_RECORD_START):
+                    record: Object = orjson.loads(text)
                     if record["request_id"] == request_id:
                         return record
     return None

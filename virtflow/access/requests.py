@@ -1,7 +1,7 @@
 """A cell of the matrix as a request at a door: harmless whatever is answered.
 
-A write is a dry run, and of an object that is not there; what deletes many chooses none, by a label. Where a door decodes a body before it asks who may, the body
-is a good one: a refusal must be of the tenant and not of the form.
+A write is a dry run, and of an object that is not there; what deletes many chooses none, by a label. Where a door
+decodes a body before it asks who may, the body is a good one: a refusal must be of the tenant and not of the form.
 """
 
 from dataclasses import dataclass, field
