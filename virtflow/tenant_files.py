@@ -1,6 +1,6 @@
 """A tenant as its file describes it: `features/tenants/<name>.yaml`, every key optional.
 
-    namespace: bank          # how the name of its namespace begins; else the tenant's name
+    namespace: bank          # how the name of its namespace begins, before the tenant's name
     users: [alice, bob]      # service accounts <tenant>-alice and <tenant>-bob; else one, `user`
     role:                    # rules of a Role; else get, list, create, update of virtual machines
       - apiGroups: [kubevirt.io]
@@ -32,8 +32,8 @@ from workflows.tenant_models import OPERATOR, PolicyRule, TenantSpec
 __all__ = ["TenantFile", "check_name", "load_tenant"]
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-LONGEST_NAME = 54
-"""Of the 63 letters of a namespace's name nine are the scenario's own."""
+LONGEST_NAME = 26
+"""A namespace's name has 63 letters: the file's word, the tenant's name and the scenario's own eight, with a - between."""
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "*")
 COMPUTE = ("cpu", "memory", "ephemeral-storage")
 COUNTED = (
