@@ -33,7 +33,7 @@ __all__ = ["TenantFile", "check_name", "load_tenant"]
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 LONGEST_NAME = 26
-"""A namespace's name has 63 letters: the file's word, the tenant's name and the scenario's own eight, with a - between."""
+"""A namespace's name has 63 letters: the file's word, the tenant's name and eight of the scenario's, joined by -."""
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "*")
 COMPUTE = ("cpu", "memory", "ephemeral-storage")
 COUNTED = (
