@@ -51,15 +51,22 @@ class Strain:
     desired: int
     current: int
     ready: int
+    refused: int
+    """Instances that a quota keeps from running."""
     reasons: list[str]
     """In the cluster's words: the autoscaler's, the replica set's, its instances', and the quotas' figures."""
     is_quota: bool
     """Whether a quota is what stands between."""
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it wants more than runs, a quota is why, and all that does not run is refused by one."""
+        return self.is_quota and self.desired > self.ready and self.ready + self.refused == self.current
+
 
 @dataclass(frozen=True)
 class StuckWait:
-    """Until the autoscaler wants more than the quota lets run."""
+    """Until the autoscaler wants more than the quota lets run, and all that it lets run does."""
 
     target: ReplicaSetRef
     within: timedelta
