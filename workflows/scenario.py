@@ -48,8 +48,8 @@ from workflows.models import (
     VirtualMachineState,
     VirtualMachineWait,
 )
-from workflows.options import ASKED_WITHIN, AT_ONCE, CLEAN_UP, CREATE_TENANT, EVIDENCE, QUICK, TRIED_WITHIN, waiting
-from workflows.quota_models import Pressed, PressOrder, ReasonWait, Seen, Tries, seen_in
+from workflows.options import ASKED_WITHIN, AT_ONCE, CLEAN_UP, CREATE_TENANT, QUICK, TRIED_WITHIN, waiting
+from workflows.quota_models import Pressed, PressOrder, ReasonWait, Seen, Tries, TriesWait, seen_in
 from workflows.saga import Saga, at_once, run_child, uninterrupted
 from workflows.tenant_models import Tenant, TenantOrder
 
@@ -199,9 +199,9 @@ class Scenario:
             return await workflow.execute_activity_method(VirtualMachines.read_launcher_limits, machine, **QUICK)
 
     @workflow.update
-    async def observe_tries(self, namespace: str) -> Tries:
+    async def observe_tries(self, wait: TriesWait) -> list[Tries]:
         with self._step():
-            return await workflow.execute_local_activity_method(Evidence.observe_tries, namespace, **EVIDENCE)
+            return await workflow.execute_activity_method(Evidence.observe_tries, wait, **waiting(wait.within))
 
     @workflow.update
     async def list_virtual_machines(self, namespace: str) -> list[str]:

@@ -8,9 +8,9 @@ import yaml
 from pytest_bdd import given, then, when
 
 from tests.e2e.phrases import Manifest, phrase
-from tests.e2e.steps.world import LOAD_RAMP, MANIFESTS, World
+from tests.e2e.steps.world import LOAD_RAMP, MANIFESTS, MILLISECOND, World
 from workflows.models import GatewayRequest, LoadOrder, Verb, VirtualMachineRef, VirtualMachineWait
-from workflows.quota_models import PressOrder, ReasonWait
+from workflows.quota_models import PressOrder, ReasonWait, TriesWait
 from workflows.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -25,6 +25,10 @@ FIRST_BACKOFF = timedelta(milliseconds=10)
 """virt-controller's first pause; each is twice the one before."""
 TRIES_BY_CHANGES = 8
 """Tries that a change of the machine brings at once, beside those that come by themselves."""
+JUDGED_OVER, JUDGED_WITHIN = timedelta(seconds=5), timedelta(seconds=60)
+"""A machine's tries are judged when they have so long a time, of which pauses that double leave ten tries."""
+SHORTEST = timedelta(seconds=1)
+"""What a machine takes counts at least as this much: a moment's stall is no slowness."""
 
 
 @when(phrase('"{tenant:Name}" asks for the virtual machine "{name:Name}" of "{manifest:Manifest}"'))
@@ -99,18 +103,32 @@ def launcher_has_limit(session: "Session", world: World, resource: str, amount: 
 
 @then(phrase('virt-controller tries seldom, and ever more seldom, what the quota of "{tenant:Name}" refuses'))
 def tries_are_backed_off(session: "Session", report: "Report", world: World, tenant: str) -> None:
-    """By counts: as many tries as pauses that double fit into the time between the first and the last."""
+    """By counts of each machine's tries: as many as pauses that double fit into their time, and ever fewer."""
     namespace = world.tenant(tenant).namespace
     waiting = sum(machine.namespace == namespace for machine in world.machines.values())
-    tries = session.ask(Scenario.observe_tries, namespace)
-    pauses = math.log2(max(tries.span / FIRST_BACKOFF, 1))
-    most = waiting * math.ceil(pauses + TRIES_BY_CHANGES)
-    report.note(
-        f"{tries.count} refused tries for {waiting} virtual machines in {tries.span.total_seconds():.1f} s, "
-        f"at most {most} with pauses that double"
-    )
-    assert tries.count >= waiting > 0, "The audit log holds no try for each of them."
-    assert tries.count <= most, f"{tries.count} tries are more than the {most} that pauses which double allow."
+    wait = TriesWait(namespace, waiting, JUDGED_OVER, JUDGED_WITHIN)
+    every = session.ask(Scenario.observe_tries, wait)
+    for tries in every:
+        report.note(f"{tries.launcher}: {len(tries.moments)} refused tries in {tries.span.total_seconds():.1f} s")
+    assert len(every) == waiting > 0, f"{waiting} wait, and the audit log holds tries of {len(every)}."
+    for tries in every:
+        assert tries.span >= JUDGED_OVER, f"{tries.launcher}: all within {tries.span}, too short to be judged."
+        most = math.ceil(math.log2(tries.span / FIRST_BACKOFF)) + TRIES_BY_CHANGES
+        assert len(tries.moments) <= most, f"{tries.launcher}: pauses that double allow at most {most}."
+        assert tries.pauses_grow, f"{tries.launcher}: its pauses do not grow: {tries.moments}"
+
+
+@then(phrase('it has taken at most {times:d} times as long as the virtual machine of "{tenant:Name}"'))
+def takes_not_much_longer(report: "Report", world: World, times: int, tenant: str) -> None:
+    """From the create to Running, by the audit log's clock."""
+    assert tenant in world.running, f"{tenant} has no machine that was made to run before this step."
+    assert world.created is not None, "No virtual machine was created before this step."
+    before, after = world.running[tenant].took, world.created.took
+    assert before is not None, "The audit log holds no write that says that machine was running."
+    assert after is not None, "The audit log holds no write that says this machine was running."
+    report.note(f"{after / MILLISECOND:.0f} ms, and {before / MILLISECOND:.0f} ms before")
+    most = times * max(before, SHORTEST)
+    assert after <= most, f"It took {after.total_seconds():.1f} s, the other {before.total_seconds():.1f} s."
 
 
 @when(phrase("{users:d} users send {rate:g} request a second each until the autoscaler is stuck"))
