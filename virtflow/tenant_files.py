@@ -14,8 +14,8 @@
         default: {cpu: "2"}
 
 It is held against a schema before anything starts. The kube-apiserver would refuse most of what is wrong as well, but
-minutes later, and of a quota or a role on something that does not exist it says nothing: nobody is held to it then, or
-let in. So a word that is almost a known kind's or group's is refused. Any other may be one that only some cluster has.
+minutes later, and of a quota or a role on something that does not exist it says nothing: nobody is held to it then,
+or let in. So what is almost a known kind's or group's name is refused. Else it may be one that only some cluster has.
 """
 
 import re
