@@ -97,14 +97,14 @@ class Autoscaling:
 
     @activity.defn
     async def await_stuck(self, wait: StuckWait) -> Strain:
-        """Wait until the autoscaler wants more than is ready, a quota is why, and nothing of it moves any more."""
+        """Wait until the autoscaler is stuck at a quota, and nothing of it moves any more."""
         target = wait.target
         async with heartbeating():
             try:
                 async with asyncio.timeout(wait.within.total_seconds()):
                     while True:
                         strain = self._strain(target)
-                        if strain.is_quota and strain.desired > strain.ready:
+                        if strain.is_stuck:
                             await asyncio.sleep(IN_BAND_FOR)
                             if self._strain(target) == strain:
                                 return strain

@@ -9,13 +9,14 @@ from typing import TypeVar
 from temporalio import activity
 
 from activities.errors import refusals_are_final
+from activities.heartbeat import heartbeating
 from virtflow.kube import KubeClient
 from virtflow.kube.resources import HPAS
 from virtflow.sequence.create import observe_request_and_create, review_ids
 from virtflow.sequence.records import Records
 from virtflow.sequence.scale import observe_scale_decisions
 from workflows.models import CreateEvidence, ObservedArrow, ReplicaSetRef, ScaleDecision
-from workflows.quota_models import Tries
+from workflows.quota_models import Tries, TriesWait
 
 __all__ = ["Evidence"]
 
@@ -58,14 +59,26 @@ class Evidence:
         )
 
     @activity.defn
-    async def observe_tries(self, namespace: str) -> Tries:
-        """How often virt-controller was refused a pod there so far."""
-        await self._records.catch_up()
-        moments = self._records.refused_pods(namespace)
-        return Tries(len(moments), moments[-1] - moments[0] if moments else timedelta())
+    async def observe_tries(self, wait: TriesWait) -> list[Tries]:
+        """Of each machine there what virt-controller was refused so far, when it is long enough to be judged.
+
+        What there is, if it never is.
+        """
+
+        def observe() -> list[Tries]:
+            return [Tries(*tries) for tries in sorted(self._records.refused_pods(wait.namespace).items())]
+
+        def is_long_enough(tries: list[Tries]) -> bool:
+            return len(tries) >= wait.machines and all(each.span >= wait.span for each in tries)
+
+        async with heartbeating():
+            return await self._once_complete(observe, is_long_enough, wait.within)
 
     async def _once_complete(
-        self, observe: Callable[[], Observation], is_complete: Callable[[Observation], bool]
+        self,
+        observe: Callable[[], Observation],
+        is_complete: Callable[[Observation], bool],
+        within: timedelta = COMPLETE_WITHIN,
     ) -> Observation:
         """What is on record once it is complete, or what is on record when the time is over.
 
@@ -73,7 +86,7 @@ class Evidence:
         time is counted from where the logs end now: a worker that has just started may have long ones to read.
         """
         await self._records.catch_up()
-        deadline = time.monotonic() + COMPLETE_WITHIN.total_seconds()
+        deadline = time.monotonic() + within.total_seconds()
         pause = FIRST_PAUSE
         while not is_complete(seen := observe()) and time.monotonic() < deadline:
             await asyncio.sleep(pause.total_seconds())

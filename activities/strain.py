@@ -4,6 +4,7 @@ None says the whole. A quota on pods shows in the conditions of single instances
 set's; the autoscaler sees neither, and what the quota is at is said by the quota alone.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 
 from virtflow.kube import Object
@@ -11,9 +12,13 @@ from workflows.quota_models import Strain
 
 __all__ = ["strain_of"]
 
-EXCEEDED = "exceeded quota"
+EXCEEDED = re.compile(r"(exceeded|failed) quota:|status unknown for quota:")
+"""What the kube-apiserver writes where a quota refuses."""
 TELLING = ("Synchronized", "PodScheduled", "Ready")
 """An instance's conditions by how much they tell of why it does not run."""
+
+Said = tuple[str, str]
+"""A condition's reason and message."""
 
 
 def strain_of(
@@ -24,14 +29,16 @@ def strain_of(
     An object that is not there is an empty one.
     """
     status = replica_set.get("status", {})
-    reasons = [*_of_autoscaler(autoscaler), *_of_replica_set(replica_set), *_of_instances(replica_set, instances)]
-    is_quota = any(EXCEEDED in reason for reason in reasons)
+    waiting = list(_waiting(replica_set, instances))
+    reasons = [*_of_autoscaler(autoscaler), *_of_replica_set(replica_set), *_of_instances(waiting)]
+    is_quota = any(EXCEEDED.search(reason) for reason in reasons)
     if is_quota:
         reasons += [_figures(quota) for quota in quotas]
     return Strain(
         desired=autoscaler.get("status", {}).get("desiredReplicas", 0),
         current=status.get("replicas", 0),
         ready=status.get("readyReplicas", 0),
+        refused=sum(bool(EXCEEDED.search(said)) for _, said in waiting),
         reasons=reasons,
         is_quota=is_quota,
     )
@@ -53,26 +60,30 @@ def _of_replica_set(replica_set: Object) -> Iterable[str]:
             yield f"the replica set, {condition.get('reason', '')}: {condition.get('message', '')}"
 
 
-def _of_instances(replica_set: Object, instances: Iterable[Object]) -> Iterable[str]:
-    """One of them speaks for all that wait: a hundred say the same, each of a pod of its own."""
+def _of_instances(waiting: Iterable[Said]) -> Iterable[str]:
+    """One speaks for all that wait for the same: a hundred say it, each of a pod of its own. Quotas come first."""
+    alike: dict[tuple[bool, str], list[str]] = {}
+    for reason, message in waiting:
+        alike.setdefault((not EXCEEDED.search(message), reason), []).append(message)
+    for (_, reason), messages in sorted(alike.items()):
+        yield f"{len(messages)} of its instances, {reason}: {messages[0]}"
+
+
+def _waiting(replica_set: Object, instances: Iterable[Object]) -> Iterable[Said]:
     uid = replica_set.get("metadata", {}).get("uid")
-    waiting = [
-        said
-        for instance in instances
-        if any(owner["uid"] == uid for owner in instance["metadata"].get("ownerReferences", []))
-        and (said := _why_it_waits(instance))
-    ]
-    if waiting:
-        yield f"{len(waiting)} of its instances, {min(waiting, key=lambda said: EXCEEDED not in said)}"
+    for instance in instances:
+        is_its_own = any(owner["uid"] == uid for owner in instance["metadata"].get("ownerReferences", []))
+        if is_its_own and (said := _why_it_waits(instance)):
+            yield said
 
 
-def _why_it_waits(instance: Object) -> str:
+def _why_it_waits(instance: Object) -> Said | None:
     conditions = {condition["type"]: condition for condition in _conditions(instance)}
     for kind in TELLING:
         condition = conditions.get(kind, {})
         if condition.get("status") == "False":
-            return f"{condition.get('reason', '')}: {condition.get('message', '')}"
-    return ""
+            return condition.get("reason", ""), condition.get("message", "")
+    return None
 
 
 def _figures(quota: Object) -> str:

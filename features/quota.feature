@@ -45,6 +45,7 @@ Feature: A tenant gets what its quota grants, and is told when that is used up
     And the tenant "tenant-b" of "one-machine.yaml"
     When "tenant-b" creates the virtual machine of "test-vm.yaml"
     Then the virtual machine runs within 60 seconds
+    And it has taken at most 10 times as long as the virtual machine of "tenant-a"
     And virt-controller tries seldom, and ever more seldom, what the quota of "tenant-a" refuses
 
   Scenario: An autoscaler at the quota's limit says why it is stuck

@@ -1,6 +1,6 @@
 """A tenant as its file describes it: `features/tenants/<name>.yaml`, every key optional.
 
-    namespace: bank          # how the name of its namespace begins; else the tenant's name
+    namespace: bank          # how the name of its namespace begins, before the tenant's name
     users: [alice, bob]      # service accounts <tenant>-alice and <tenant>-bob; else one, `user`
     role:                    # rules of a Role; else get, list, create, update of virtual machines
       - apiGroups: [kubevirt.io]
@@ -14,11 +14,13 @@
         default: {cpu: "2"}
 
 It is held against a schema before anything starts. The kube-apiserver would refuse most of what is wrong as well, but
-minutes later, and of a quota on something that does not exist it says nothing: nobody is held to it then.
+minutes later, and of a quota or a role on something that does not exist it says nothing: nobody is held to it then,
+or let in. So what is almost a known kind's or group's name is refused. Else it may be one that only some cluster has.
 """
 
 import re
 from difflib import get_close_matches
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -26,14 +28,15 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from clusters.kubevirt.api.quantities import Quantity
 from virtflow.errors import InputError
+from virtflow.kube.resources import KNOWN
 from virtflow.safe_yaml import line_of, read_yaml
 from workflows.tenant_models import OPERATOR, PolicyRule, TenantSpec
 
 __all__ = ["TenantFile", "check_name", "load_tenant"]
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
-LONGEST_NAME = 54
-"""Of the 63 letters of a namespace's name nine are the scenario's own."""
+LONGEST_NAME = 26
+"""A namespace's name has 63 letters: the file's word, the tenant's name and eight of the scenario's, joined by -."""
 VERBS = ("get", "list", "watch", "create", "update", "patch", "delete", "deletecollection", "*")
 COMPUTE = ("cpu", "memory", "ephemeral-storage")
 COUNTED = (
@@ -47,6 +50,15 @@ LIMITED = (
     *COUNTED,
 )
 """What a ResourceQuota knows by name. Any kind can be counted by `count/<plural>.<group>`."""
+GROUPS = tuple({resource.group for resource in KNOWN})
+PLURALS = tuple({resource.plural for resource in KNOWN})
+SINGULARS = {resource.kind.lower(): resource.plural for resource in KNOWN}
+EXTENDED = re.compile(r"hugepages-|[a-z0-9.-]+/")
+"""What only some nodes offer."""
+ALIKE = 0.92
+"""A word so like a known one is taken for a mistake in it."""
+RISING = ("min", "defaultRequest", "default", "max")
+"""A limit's bounds: each at most the next."""
 QUALIFIED = re.compile(r"(count/[a-z0-9]+(\.[a-z0-9-]+)*|requests\.[a-z0-9.-]+/[A-Za-z0-9._-]+)")
 
 
@@ -81,6 +93,24 @@ def _limited(resource: str) -> str:
     if resource not in LIMITED and not QUALIFIED.fullmatch(resource):
         hint = _nearest(resource, LIMITED) or " Any kind is counted by count/<plural>.<group>."
         raise ValueError(f"a quota knows no {resource!r}.{hint}")
+    if resource.startswith("count/"):
+        plural, _, group = resource.removeprefix("count/").partition(".")
+        _resource(plural)
+        _group(group)
+    return resource
+
+
+def _group(group: str) -> str:
+    if group not in GROUPS and (alike := get_close_matches(group, GROUPS, n=1, cutoff=ALIKE)):
+        raise ValueError(f"there is no API group {group!r}. Is it {alike[0]}?")
+    return group
+
+
+def _resource(resource: str) -> str:
+    plural = resource.partition("/")[0]
+    alike = SINGULARS.get(plural) or next(iter(get_close_matches(plural, PLURALS, n=1, cutoff=ALIKE)), "")
+    if plural not in PLURALS and alike:
+        raise ValueError(f"there is no resource {plural!r}. Is it {alike}?")
     return resource
 
 
@@ -92,7 +122,8 @@ Name = Annotated[str, AfterValidator(check_name)]
 Amount = Annotated[str, BeforeValidator(_quantity)]
 Verb = Annotated[str, AfterValidator(_verb)]
 Limited = Annotated[str, AfterValidator(_limited)]
-Word = Annotated[str, Field(min_length=1)]
+Group = Annotated[str, AfterValidator(_group)]
+Kind = Annotated[str, Field(min_length=1), AfterValidator(_resource)]
 
 
 class _Strict(BaseModel):
@@ -100,18 +131,18 @@ class _Strict(BaseModel):
 
 
 class _Rule(_Strict):
-    apiGroups: list[str] = Field(min_length=1)  # noqa: N815 - Kubernetes' own, as all of these
-    resources: list[Word] = Field(min_length=1)
+    apiGroups: list[Group] = Field(min_length=1)  # noqa: N815 - Kubernetes' own, as all of these
+    resources: list[Kind] = Field(min_length=1)
     verbs: list[Verb] = Field(min_length=1)
 
 
 class _Limit(_Strict):
     type: Literal["Container", "Pod", "PersistentVolumeClaim"]
-    max: dict[str, Amount] | None = None
-    min: dict[str, Amount] | None = None
-    default: dict[str, Amount] | None = None
-    defaultRequest: dict[str, Amount] | None = None  # noqa: N815
-    maxLimitRequestRatio: dict[str, Amount] | None = None  # noqa: N815
+    max: dict[str, Amount] = {}
+    min: dict[str, Amount] = {}
+    default: dict[str, Amount] = {}
+    defaultRequest: dict[str, Amount] = {}  # noqa: N815
+    maxLimitRequestRatio: dict[str, Amount] = {}  # noqa: N815
 
     @model_validator(mode="after")
     def _defaults_are_for_containers(self) -> Self:
@@ -119,13 +150,36 @@ class _Limit(_Strict):
             raise ValueError(f"a {self.type} has no default: give it to the type Container, or remove it")
         return self
 
+    @model_validator(mode="after")
+    def _resources_are_its_own(self) -> Self:
+        own = ("storage",) if self.type == "PersistentVolumeClaim" else COMPUTE
+        for bound in (*RISING, "maxLimitRequestRatio"):
+            for resource in getattr(self, bound):
+                if resource not in own and not EXTENDED.match(resource):
+                    hint = f".{_nearest(resource, own)}" if _nearest(resource, own) else f": it has {', '.join(own)}"
+                    raise ValueError(f"{bound}: a {self.type} has no {resource!r}{hint}")
+        return self
+
+    @model_validator(mode="after")
+    def _bounds_rise(self) -> Self:
+        for lower, upper in combinations(RISING, 2):
+            least, most = getattr(self, lower), getattr(self, upper)
+            for resource in least.keys() & most.keys():
+                if Quantity.parse(least[resource]) > Quantity.parse(most[resource]):
+                    raise ValueError(
+                        f"{lower} is {least[resource]} {resource}, which is above {upper}, {most[resource]}"
+                    )
+        return self
+
 
 class TenantFile(_Strict):
     """The schema of a file."""
 
-    namespace: Name | None = None
+    namespace: Name = ""
     users: list[Name] = Field(default=["user"], min_length=1)
-    role: list[_Rule] | None = None
+    role: list[_Rule] = [
+        _Rule(apiGroups=rule.api_groups, resources=rule.resources, verbs=rule.verbs) for rule in OPERATOR
+    ]
     quota: dict[Limited, Amount] = {}
     limits: list[_Limit] = []
 
@@ -144,9 +198,9 @@ class TenantFile(_Strict):
 
     @property
     def spec(self) -> TenantSpec:
-        rules = [PolicyRule(rule.apiGroups, rule.resources, rule.verbs) for rule in self.role or ()]
-        limits: list[dict[str, Any]] = [limit.model_dump(exclude_none=True) for limit in self.limits]
-        return TenantSpec(self.users, list(OPERATOR) if self.role is None else rules, dict(self.quota), limits)
+        rules = [PolicyRule(rule.apiGroups, rule.resources, rule.verbs) for rule in self.role]
+        limits: list[dict[str, Any]] = [limit.model_dump(exclude_unset=True) for limit in self.limits]
+        return TenantSpec(self.users, rules, dict(self.quota), limits)
 
 
 def load_tenant(file: Path) -> TenantFile:
@@ -178,6 +232,8 @@ def _fault(text: str, path: tuple[int | str, ...], message: str, kind: str) -> s
             message = "there is no such key: remove it" + "".join(f", or is it {name}?" for name in known[:1])
         case "value_error":
             message = message.removeprefix("Value error, ")
+        case "list_type":
+            message = "it must be a list, [] an empty one"
         case "model_type":
             message = "it must be a mapping of keys and values"
     return f"line {line_of(text, keys)}{f', {where}' if where else ''}: {message}".rstrip(".")

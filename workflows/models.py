@@ -173,6 +173,11 @@ class VirtualMachineCreated:
     """By Temporal's clock, as `running_at`: when the workflow was told."""
     running_at: datetime | None = None
 
+    @property
+    def took(self) -> timedelta | None:
+        """From the create to Running, by the audit log; None where that is not on record."""
+        return self.arrows[-1].after if self.arrows else None
+
 
 @dataclass(frozen=True)
 class ReplicaSetRef:

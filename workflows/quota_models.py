@@ -1,11 +1,11 @@
 """What goes into and comes out of steps about quotas and crowds: plain data, as in `models`."""
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from workflows.models import GatewayAnswer, LoadOrder, LoadOutcome, ReplicaSetRef, VirtualMachineRef
 
-__all__ = ["PressOrder", "Pressed", "ReasonWait", "Seen", "Strain", "StuckWait", "Tries", "seen_in"]
+__all__ = ["PressOrder", "Pressed", "ReasonWait", "Seen", "Strain", "StuckWait", "Tries", "TriesWait", "seen_in"]
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,39 @@ def seen_in(answer: GatewayAnswer) -> Seen:
 
 
 @dataclass(frozen=True)
-class Tries:
-    """virt-controller's refused tries to make pods in a namespace, as the audit log has them."""
+class TriesWait:
+    """Until the audit log has refused tries of so many machines, over so long a time of each."""
 
-    count: int
+    namespace: str
+    machines: int
     span: timedelta
-    """From the first to the last, by the kube-apiserver's clock."""
+    within: timedelta
+
+
+FEWEST_TRIES = 4
+"""Of three, pauses of one length look as if they had grown."""
+
+
+@dataclass(frozen=True)
+class Tries:
+    """virt-controller's refused tries to make the pod of one machine, as the audit log has them."""
+
+    launcher: str
+    moments: list[datetime]
+    """In order, by the kube-apiserver's clock. At least one."""
+
+    @property
+    def span(self) -> timedelta:
+        return self.moments[-1] - self.moments[0]
+
+    @property
+    def pauses_grow(self) -> bool:
+        """Whether the later half of their time holds at most half as many as the first.
+
+        Of pauses that double it holds one or two tries, of pauses of one length as many as the first half.
+        """
+        later = sum(moment > self.moments[0] + self.span / 2 for moment in self.moments)
+        return len(self.moments) >= FEWEST_TRIES and 2 * later <= len(self.moments) - later
 
 
 @dataclass(frozen=True)
@@ -51,15 +78,22 @@ class Strain:
     desired: int
     current: int
     ready: int
+    refused: int
+    """Instances that a quota keeps from running."""
     reasons: list[str]
     """In the cluster's words: the autoscaler's, the replica set's, its instances', and the quotas' figures."""
     is_quota: bool
     """Whether a quota is what stands between."""
 
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it wants more than runs, a quota is why, and all that does not run is refused by one."""
+        return self.is_quota and self.desired > self.ready and self.ready + self.refused == self.current
+
 
 @dataclass(frozen=True)
 class StuckWait:
-    """Until the autoscaler wants more than the quota lets run."""
+    """Until the autoscaler wants more than the quota lets run, and all that it lets run does."""
 
     target: ReplicaSetRef
     within: timedelta

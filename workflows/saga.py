@@ -6,6 +6,7 @@ that has only been asked for, an activity that finishes all the same, and the un
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from temporalio import workflow
@@ -13,6 +14,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.types import MethodAsyncSingleParam
 
 from workflows.failures import words_of
+from workflows.options import AT_ONCE
 
 __all__ = ["Saga", "at_once", "run_child", "stop_if_cancelled", "uninterrupted"]
 
@@ -43,7 +45,8 @@ class Saga:
         left: list[str] = []
         while self._compensations:
             together = self._compensations.pop()
-            ends = await asyncio.gather(*(_undone(title, undo) for title, undo in together))
+            # So many at a time: each has its limit, which must not run out while others have the cluster's time.
+            ends = await at_once([partial(_undone, title, undo) for title, undo in together], AT_ONCE)
             left += [end for end in ends if end]
         return left
 

@@ -48,8 +48,8 @@ from workflows.models import (
     VirtualMachineState,
     VirtualMachineWait,
 )
-from workflows.options import ASKED_WITHIN, AT_ONCE, CLEAN_UP, CREATE_TENANT, EVIDENCE, QUICK, TRIED_WITHIN, waiting
-from workflows.quota_models import Pressed, PressOrder, ReasonWait, Seen, Tries, seen_in
+from workflows.options import ASKED_WITHIN, AT_ONCE, CLEAN_UP, CREATE_TENANT, QUICK, TRIED_WITHIN, waiting
+from workflows.quota_models import Pressed, PressOrder, ReasonWait, Seen, Tries, TriesWait, seen_in
 from workflows.saga import Saga, at_once, run_child, uninterrupted
 from workflows.tenant_models import Tenant, TenantOrder
 
@@ -69,6 +69,8 @@ class Scenario:
         # A dict for its order: a set of tasks has another in each replay.
         self._steps: dict[asyncio.Task[object], None] = {}
         self._children = 0
+        self._owners: dict[str, str] = {}
+        """Of each namespace, the tenant whose it is."""
 
     @workflow.run
     async def run(self, _order: ScenarioOrder) -> list[str]:
@@ -124,6 +126,10 @@ class Scenario:
             return await self._make_tenants(orders)
 
     async def _make_tenants(self, orders: list[TenantOrder]) -> list[Tenant]:
+        owners = dict(self._owners)
+        for order in orders:
+            _check_owner(owners.setdefault(order.namespace, order.name), order)
+        self._owners = owners
         self._saga.will_undo(*((f"namespace {order.namespace}", partial(_remove_tenant, order)) for order in orders))
         return await at_once([partial(_make_tenant, order) for order in orders], AT_ONCE)
 
@@ -131,6 +137,11 @@ class Scenario:
     async def change_tenant(self, order: TenantOrder) -> Tenant:
         """Bring a tenant that is there to another shape."""
         with self._step():
+            if order.namespace not in self._owners:
+                raise _refusal(
+                    f"Tenant {order.name} has no namespace {order.namespace}: what is changed keeps its own."
+                )
+            _check_owner(self._owners[order.namespace], order)
             return await _make_tenant(order)
 
     @workflow.update
@@ -188,9 +199,9 @@ class Scenario:
             return await workflow.execute_activity_method(VirtualMachines.read_launcher_limits, machine, **QUICK)
 
     @workflow.update
-    async def observe_tries(self, namespace: str) -> Tries:
+    async def observe_tries(self, wait: TriesWait) -> list[Tries]:
         with self._step():
-            return await workflow.execute_local_activity_method(Evidence.observe_tries, namespace, **EVIDENCE)
+            return await workflow.execute_activity_method(Evidence.observe_tries, wait, **waiting(wait.within))
 
     @workflow.update
     async def list_virtual_machines(self, namespace: str) -> list[str]:
@@ -231,6 +242,15 @@ class Scenario:
     def end(self) -> None:
         """Nothing more will be asked: clean up and finish."""
         self._ended = True
+
+
+def _check_owner(owner: str, order: TenantOrder) -> None:
+    if owner != order.name:
+        raise _refusal(f"Namespace {order.namespace} is {owner}'s: {order.name} cannot have it, too.")
+
+
+def _refusal(message: str) -> ApplicationError:
+    return ApplicationError(message, type="Refused", non_retryable=True)
 
 
 async def _make_tenant(order: TenantOrder) -> Tenant:

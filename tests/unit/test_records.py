@@ -304,13 +304,14 @@ async def test_who_is_cancelled_while_reading_leaves_the_rest_to_the_next(turns:
 
 
 @pytest.mark.anyio
-async def test_pods_that_virt_controller_was_refused_are_found_by_their_namespace(tmp_path: Path) -> None:
+async def test_pods_that_virt_controller_was_refused_are_found_by_their_namespace_and_machine(tmp_path: Path) -> None:
     refused = {"responseStatus": {"code": 403}}
     log = [
-        at(7, event(CONTROLLER, "create", "pods", "ns", "", **refused)),
-        at(5, event(CONTROLLER, "create", "pods", "ns", "", **refused)),
-        at(6, event(CONTROLLER, "create", "pods", "ns-2", "", **refused)),
-        at(6, event(SCHEDULER, "create", "pods", "ns", "", **refused)),
+        at(7, event(CONTROLLER, "create", "pods", "ns", "virt-launcher-my-vm-abcde", **refused)),
+        at(5, event(CONTROLLER, "create", "pods", "ns", "virt-launcher-my-vm-fghij", **refused)),
+        at(6, event(CONTROLLER, "create", "pods", "ns", "virt-launcher-my-abcde", **refused)),
+        at(6, event(CONTROLLER, "create", "pods", "ns-2", "virt-launcher-my-vm-abcde", **refused)),
+        at(6, event(SCHEDULER, "create", "pods", "ns", "virt-launcher-my-vm-abcde", **refused)),
         at(6, event(CONTROLLER, "create", "virtualmachineinstances", "ns", "", **refused)),
         at(6, event(CONTROLLER, "create", "pods", "ns", "a", responseStatus={"code": 409})),
         at(6, event(CONTROLLER, "create", "pods", "ns", "a", **made("u"))),
@@ -319,6 +320,10 @@ async def test_pods_that_virt_controller_was_refused_are_found_by_their_namespac
     (tmp_path / "access.log").touch()
     with closing(Records(tmp_path / "audit.log", tmp_path / "access.log")) as records:
         await records.catch_up()
-        assert [moment.second for moment in records.refused_pods("ns")] == [5, 7]
-        assert records.refused_pods("nowhere") == []
+        tries = records.refused_pods("ns")
+        assert {launcher: [moment.second for moment in moments] for launcher, moments in tries.items()} == {
+            "virt-launcher-my-vm": [5, 7],
+            "virt-launcher-my": [6],
+        }
+        assert records.refused_pods("nowhere") == {}
         assert len(records.of_namespace("ns")) == 1

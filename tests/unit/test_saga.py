@@ -14,6 +14,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, RetryState
 from workflows import saga
 from workflows.create_vm import CreateVirtualMachine
 from workflows.models import VirtualMachineOrder
+from workflows.options import AT_ONCE
 from workflows.saga import Saga, at_once, run_child, uninterrupted
 from workflows.tenant_models import Tenant
 
@@ -69,6 +70,25 @@ def test_what_was_made_together_is_undone_together() -> None:
             return await one.undo()
 
     assert [line.split(":")[0] for line in asyncio.run(undo())] == ["a", "b", "c"]
+
+
+def test_of_many_that_were_made_together_only_so_many_are_undone_at_a_time() -> None:
+    acting: list[int] = []
+    most = 0
+
+    async def undo(number: int) -> None:
+        nonlocal most
+        acting.append(number)
+        most = max(most, len(acting))
+        await asyncio.sleep(0)
+        acting.remove(number)
+        raise failure()
+
+    one = Saga()
+    one.will_undo(*((f"thing {number}", partial(undo, number)) for number in range(3 * AT_ONCE)))
+    left = asyncio.run(one.undo())
+    assert most == AT_ONCE
+    assert [line.split(":")[0] for line in left] == [f"thing {number}" for number in range(3 * AT_ONCE)]
 
 
 @given(fails=st.lists(st.booleans(), max_size=12), most=st.integers(1, 5))

@@ -1,5 +1,6 @@
 """Why an autoscaler's wish is not fulfilled: joined from conditions of many objects, as the cluster writes them."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,15 +39,47 @@ def test_a_quota_on_pods_is_told_by_an_instance_and_the_quotas_figures() -> None
     strain = strain_of(autoscaler(), SET, [running, UNSCHEDULED, WAITING, WAITING], [QUOTA])
     assert (strain.desired, strain.current, strain.ready, strain.is_quota) == (4, 3, 2, True)
     assert strain.reasons == [
-        f"3 of its instances, FailedCreate: {REFUSED}",
+        f"2 of its instances, FailedCreate: {REFUSED}",
+        "1 of its instances, Unschedulable: 0/3 nodes are available",
         "quota tenant-a-quota: pods 2 of 2, requests.memory 2Gi of 3Gi",
     ]
+
+
+REFUSALS = [
+    "exceeded quota: tenant-a-quota, requested: pods=1",
+    "failed quota: tenant-a-quota: must specify requests.memory for: compute",
+    "status unknown for quota: tenant-a-quota, resources: pods",
+]
+
+
+@pytest.mark.parametrize("words", REFUSALS)
+def test_each_refusal_of_a_quota_is_one(words: str) -> None:
+    refused = instance(condition("Synchronized", "False", "FailedCreate", f'pods "x" is forbidden: {words}'))
+    assert strain_of(autoscaler(), SET, [refused], []).is_quota
+
+
+def test_what_else_refuses_is_counted_apart() -> None:
+    other = instance(condition("Synchronized", "False", "FailedCreate", "no webhook answers"))
+    strain = strain_of(autoscaler(), SET, [other, WAITING, other], [])
+    assert strain.reasons == [
+        f"1 of its instances, FailedCreate: {REFUSED}",
+        "2 of its instances, FailedCreate: no webhook answers",
+    ]
+    assert strain.refused == 1
+
+
+@pytest.mark.parametrize(
+    ("members", "is_stuck"), [([WAITING], True), ([], False), ([UNSCHEDULED], False), ([WAITING, WAITING], False)]
+)
+def test_it_is_stuck_when_what_does_not_run_is_refused(members: list[Object], is_stuck: bool) -> None:
+    assert strain_of(autoscaler(), SET, members, []).is_stuck == is_stuck
 
 
 def test_a_quota_on_instances_is_told_by_the_replica_set() -> None:
     status = {**SET["status"], "conditions": [condition("ReplicaFailure", "True", "FailedCreate", REFUSED)]}
     strain = strain_of(autoscaler(), {**SET, "status": status}, [], [QUOTA])
     assert strain.is_quota
+    assert not strain.is_stuck, "one of the three is neither ready nor refused"
     assert strain.reasons[0] == f"the replica set, FailedCreate: {REFUSED}"
 
 

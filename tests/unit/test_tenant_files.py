@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from virtflow.errors import InputError
+from virtflow.kube.resources import KNOWN
 from virtflow.tenant_files import TenantFile, check_name, load_tenant
 from workflows.tenant_models import OPERATOR, PolicyRule, TenantSpec
 
@@ -29,7 +30,7 @@ def refusal(folder: Path, text: str) -> str:
 def test_every_key_is_optional(tmp_path: Path, text: str) -> None:
     said = load(tmp_path, text)
     assert said.spec == TenantSpec(["user"], OPERATOR, {}, [])
-    assert said.namespace is None
+    assert said.namespace == ""
 
 
 def test_everything_that_can_be_said(tmp_path: Path) -> None:
@@ -82,10 +83,44 @@ def test_a_role_without_rules_allows_nothing(tmp_path: Path) -> None:
         ("users: [Alice]", "line 1, users[0]: 'Alice' is no name"),
         ("users: [a, a]", "a user is there twice"),
         ("namespace: -a", "line 1, namespace: '-a' is no name"),
-        ("namespace: " + 55 * "a", "is no name: write at most 54"),
+        ("namespace: " + 27 * "a", "is no name: write at most 26"),
         ("namespace: 7", "line 1, namespace: Input should be a valid string"),
         ("limits:\n  - {type: Pod, default: {cpu: 1}}\n", "line 2, limits[0]: a Pod has no default"),
         ("limits:\n  - {type: Container, maximum: {cpu: 1}}\n", "there is no such key: remove it, or is it max?"),
+        ("role:\n", "line 1, role: it must be a list, [] an empty one"),
+        ("namespace:\n", "line 1, namespace: Input should be a valid string"),
+        ("limits:\n  - {type: Pod, max: }\n", "line 2, limits[0].max: "),
+        ("limits:\n  - {type: Pod, max: {memroy: 1Gi}}\n", "limits[0]: max: a Pod has no 'memroy'. Is it memory?"),
+        (
+            "limits:\n  - {type: Container, min: {storage: 1}}\n",
+            "min: a Container has no 'storage': it has cpu, memory,",
+        ),
+        ("limits:\n  - {type: PersistentVolumeClaim, max: {memory: 1}}\n", "has no 'memory': it has storage"),
+        (
+            "limits:\n  - {type: Container, default: {cpu: 1}, max: {cpu: 900m}}\n",
+            "line 2, limits[0]: default is 1 cpu, which is above max, 900m",
+        ),
+        (
+            "limits:\n  - {type: Pod, min: {memory: 1Gi}, max: {memory: 1G}}\n",
+            "min is 1Gi memory, which is above max",
+        ),
+        (
+            "role:\n  - {apiGroups: [kubvirt.io], resources: [b], verbs: [get]}\n",
+            "line 2, role[0].apiGroups[0]: there is no API group 'kubvirt.io'. Is it kubevirt.io?",
+        ),
+        (
+            "role:\n  - {apiGroups: [kubevirt.io], resources: [virtualmachine], verbs: [get]}\n",
+            "line 2, role[0].resources[0]: there is no resource 'virtualmachine'. Is it virtualmachines?",
+        ),
+        (
+            "role:\n  - {apiGroups: [''], resources: [pods, pod/log], verbs: [get]}\n",
+            "role[0].resources[1]: there is no resource 'pod'. Is it pods?",
+        ),
+        (
+            "quota: {count/virtualmachins.kubevirt.io: 1}",
+            "there is no resource 'virtualmachins'. Is it virtualmachines?",
+        ),
+        ("quota: {count/virtualmachines.kubvirt.io: 1}", "there is no API group 'kubvirt.io'. Is it kubevirt.io?"),
         ("- a", "line 1: it must be a mapping of keys and values"),
         ("quota: {pods: 1}\nquota: {pods: 2}\n", "the key 'quota' is there twice"),
         ("quota: &a {pods: 1}\nlimits: *a\n", "it has an alias"),
@@ -97,6 +132,17 @@ def test_what_is_wrong_is_told_with_its_place(tmp_path: Path, text: str, words: 
     said = refusal(tmp_path, text)
     assert said.startswith("bank.yaml describes no tenant: ")
     assert words in said
+
+
+@pytest.mark.parametrize("resource", sorted({resource.plural for resource in KNOWN}))
+def test_a_resource_that_is_known_is_no_other_ones_mistake(tmp_path: Path, resource: str) -> None:
+    rule = f"{{apiGroups: ['', example.com], resources: [{resource}, '*', {resource}/status, widgets], verbs: [get]}}"
+    assert load(tmp_path, f"role: [{rule}]").spec.role[0].resources[0] == resource
+
+
+def test_what_a_node_offers_beside_can_be_limited(tmp_path: Path) -> None:
+    said = load(tmp_path, "limits: [{type: Container, max: {example.com/gpu: 1, hugepages-2Mi: 1Gi}}]")
+    assert said.spec.limits == [{"type": "Container", "max": {"example.com/gpu": "1", "hugepages-2Mi": "1Gi"}}]
 
 
 def test_every_fault_is_told_at_once(tmp_path: Path) -> None:
@@ -150,7 +196,7 @@ def test_a_name_that_is_taken_is_one_that_kubernetes_takes(name: str) -> None:
         check_name(name)
     except ValueError:
         return
-    assert 1 <= len(f"{name}-12345678") <= 63
+    assert 1 <= len(f"{name}-{name}-12345678") <= 63
     assert name.isascii()
     assert set(name) <= set("ab-09")
     assert not name.startswith("-")

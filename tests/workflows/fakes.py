@@ -177,7 +177,7 @@ class World:
     @activity.defn
     async def await_stuck(self, _wait: StuckWait) -> Strain:
         await self._act("await_stuck")
-        return Strain(4, 3, 2, ["exceeded quota"], is_quota=True)
+        return Strain(4, 3, 2, 1, ["exceeded quota"], is_quota=True)
 
     @activity.defn
     async def run_load(self, _run: LoadRun) -> LoadOutcome:

@@ -150,3 +150,15 @@ async def test_load_ends_also_when_the_autoscaler_is_never_stuck(
         with pytest.raises(WorkflowFailureError):
             await client.execute_workflow(PressAutoscaler.run, PRESS, id="p", task_queue=TASK_QUEUE)
     assert world.calls[-2:] == ["stop_load", "load ended"]
+
+
+@pytest.mark.anyio
+async def test_the_history_of_load_on_a_stuck_autoscaler_replays(
+    client: Client, worker: Callable[..., Worker]
+) -> None:
+    world = World()
+    async with worker(*world.activities):
+        handle = await client.start_workflow(PressAutoscaler.run, PRESS, id="p", task_queue=TASK_QUEUE)
+        await handle.result()
+    replayer = Replayer(workflows=[PressAutoscaler], data_converter=DATA_CONVERTER)
+    assert (await replayer.replay_workflow(await handle.fetch_history())).replay_failure is None

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import anyio
@@ -202,6 +203,30 @@ async def test_a_tenant_that_is_changed_is_undone_once(client: Client, worker: C
         await handle.signal(Scenario.end)
         await handle.result()
     assert world.calls == ["create_tenant", "create_tenant", "delete_tenant tenant-a-1"]
+
+
+@pytest.mark.anyio
+async def test_a_namespace_has_one_tenant_and_a_tenant_that_is_changed_keeps_its_own(
+    client: Client, worker: Callable[..., Worker]
+) -> None:
+    world = World()
+    other = replace(ORDER, name="tenant-b")
+    elsewhere = replace(ORDER, namespace="elsewhere")
+    async with worker(*world.activities):
+        handle = await start(client)
+        await handle.execute_update(Scenario.create_tenants, MANY)
+        with pytest.raises(WorkflowUpdateFailedError) as shared:
+            await handle.execute_update(Scenario.create_tenants, [ORDER, other])
+        with pytest.raises(WorkflowUpdateFailedError) as stranger:
+            await handle.execute_update(Scenario.change_tenant, replace(ORDER, namespace=MANY[0].namespace))
+        with pytest.raises(WorkflowUpdateFailedError) as moved:
+            await handle.execute_update(Scenario.change_tenant, elsewhere)
+        await handle.signal(Scenario.end)
+        await handle.result()
+    assert words_of(shared.value) == "Namespace tenant-a-1 is tenant-a's: tenant-b cannot have it, too."
+    assert words_of(stranger.value) == f"Namespace {MANY[0].namespace} is tenant-0's: tenant-a cannot have it, too."
+    assert words_of(moved.value) == "tenant-a has no namespace elsewhere: a tenant that is changed keeps its own."
+    assert sorted(world.made) == sorted(order.namespace for order in MANY)
 
 
 @pytest.mark.anyio

@@ -77,3 +77,5 @@ VM_ACTIONS = Resource("subresources.kubevirt.io", "v1", VMS.plural, VMS.kind)
 """Where KubeVirt keeps a VirtualMachine's start, stop and restart: an API group of their own."""
 VMIS = Resource("kubevirt.io", "v1", "virtualmachineinstances", "VirtualMachineInstance")
 VMIRS = Resource("kubevirt.io", "v1", "virtualmachineinstancereplicasets", "VirtualMachineInstanceReplicaSet")
+
+KNOWN = tuple(each for each in list(globals().values()) if isinstance(each, Resource))

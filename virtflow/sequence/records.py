@@ -91,9 +91,13 @@ class Records:
         writes = self._namespaces[namespace].writes if namespace in self._namespaces else []
         return sorted(writes, key=lambda write: write.at)
 
-    def refused_pods(self, namespace: str) -> list[datetime]:
-        """When virt-controller tried to make a pod there and was refused, as a quota refuses."""
-        return sorted(self._namespaces[namespace].refused_pods) if namespace in self._namespaces else []
+    def refused_pods(self, namespace: str) -> dict[str, list[datetime]]:
+        """When virt-controller tried to make a pod there and was refused, as a quota refuses.
+
+        By how the pods' names begin: each try draws an end of its own, and a machine's tries have the rest in common.
+        """
+        tries = self._namespaces[namespace].refused_pods if namespace in self._namespaces else {}
+        return {launcher: sorted(moments) for launcher, moments in tries.items()}
 
     def close(self) -> None:
         for log in self._logs:
@@ -109,7 +113,7 @@ class Records:
             return
         if write.code >= 300:
             if write.code == 403 and write.user == scale.VIRT_CONTROLLER and write.resource == "pods":
-                self._namespaces[write.namespace].refused_pods.append(write.at)
+                self._namespaces[write.namespace].refused_pods[write.name.rpartition("-")[0]].append(write.at)
             return
         if write.resource == "namespaces":
             self._note_namespace(write)
@@ -136,7 +140,7 @@ class _Namespace:
 
     def __init__(self) -> None:
         self.writes: list[Write] = []
-        self.refused_pods: list[datetime] = []
+        self.refused_pods: defaultdict[str, list[datetime]] = defaultdict(list)
         self._to: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
         self._owned: defaultdict[str, set[tuple[str, str]]] = defaultdict(set)
 

@@ -8,9 +8,9 @@ import yaml
 from pytest_bdd import given, then, when
 
 from tests.e2e.phrases import Manifest, phrase
-from tests.e2e.steps.world import LOAD_RAMP, MANIFESTS, World
+from tests.e2e.steps.world import LOAD_RAMP, MANIFESTS, MILLISECOND, World
 from workflows.models import GatewayRequest, LoadOrder, Verb, VirtualMachineRef, VirtualMachineWait
-from workflows.quota_models import PressOrder, ReasonWait
+from workflows.quota_models import PressOrder, ReasonWait, TriesWait
 from workflows.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -19,10 +19,16 @@ if TYPE_CHECKING:
 
 TOLD_WITHIN = timedelta(seconds=60)
 STUCK_WITHIN = timedelta(minutes=3)
+KEPT_FROM_RUNNING = (("Synchronized", "False"), ("Failure", "True"))
+"""Conditions of a virtual machine whose instance, or whose instance's pod, was refused."""
 FIRST_BACKOFF = timedelta(milliseconds=10)
 """virt-controller's first pause; each is twice the one before."""
 TRIES_BY_CHANGES = 8
 """Tries that a change of the machine brings at once, beside those that come by themselves."""
+JUDGED_OVER, JUDGED_WITHIN = timedelta(seconds=5), timedelta(seconds=60)
+"""A machine's tries are judged when they have so long a time, of which pauses that double leave ten tries."""
+SHORTEST = timedelta(seconds=1)
+"""What a machine takes counts at least as this much: a moment's stall is no slowness."""
 
 
 @when(phrase('"{tenant:Name}" asks for the virtual machine "{name:Name}" of "{manifest:Manifest}"'))
@@ -65,13 +71,17 @@ def machine_tells(session: "Session", report: "Report", world: World, name: str,
 
 
 @then(phrase('the virtual machine "{name:Name}" does not run'))
-def machine_does_not_run(session: "Session", world: World, name: str) -> None:
+def machine_does_not_run(session: "Session", report: "Report", world: World, name: str) -> None:
+    """One look would be too early for any machine: it must also say that it was kept from running."""
     machine = world.machines[name]
     (tenant,) = [each for each in world.tenants.values() if each.namespace == machine.namespace]
     answer = session.ask(Scenario.request_gateway, GatewayRequest(tenant, Verb.GET, name=name))
     status = answer.body["status"]
     assert not status.get("ready"), f"It is ready: {status}"
     assert status["printableStatus"] != "Running", f"It runs: {status}"
+    why = [each for each in status["conditions"] if (each["type"], each["status"]) in KEPT_FROM_RUNNING]
+    assert why, f"It may only not run yet. Nothing says what keeps it from running: {status}"
+    report.note(f"{why[0]['type']}={why[0]['status']} {why[0].get('reason')}")
 
 
 @then(phrase('the virtual machine "{name:Name}" runs within {seconds:d} seconds'))
@@ -93,18 +103,32 @@ def launcher_has_limit(session: "Session", world: World, resource: str, amount: 
 
 @then(phrase('virt-controller tries seldom, and ever more seldom, what the quota of "{tenant:Name}" refuses'))
 def tries_are_backed_off(session: "Session", report: "Report", world: World, tenant: str) -> None:
-    """By counts: as many tries as pauses that double fit into the time between the first and the last."""
+    """By counts of each machine's tries: as many as pauses that double fit into their time, and ever fewer."""
     namespace = world.tenant(tenant).namespace
     waiting = sum(machine.namespace == namespace for machine in world.machines.values())
-    tries = session.ask(Scenario.observe_tries, namespace)
-    pauses = math.log2(max(tries.span / FIRST_BACKOFF, 1))
-    most = waiting * math.ceil(pauses + TRIES_BY_CHANGES)
-    report.note(
-        f"{tries.count} refused tries for {waiting} virtual machines in {tries.span.total_seconds():.1f} s, "
-        f"at most {most} with pauses that double"
-    )
-    assert tries.count >= waiting > 0, "The audit log holds no try for each of them."
-    assert tries.count <= most, f"{tries.count} tries are more than the {most} that pauses which double allow."
+    wait = TriesWait(namespace, waiting, JUDGED_OVER, JUDGED_WITHIN)
+    every = session.ask(Scenario.observe_tries, wait)
+    for tries in every:
+        report.note(f"{tries.launcher}: {len(tries.moments)} refused tries in {tries.span.total_seconds():.1f} s")
+    assert len(every) == waiting > 0, f"{waiting} wait, and the audit log holds tries of {len(every)}."
+    for tries in every:
+        assert tries.span >= JUDGED_OVER, f"{tries.launcher}: all within {tries.span}, too short to be judged."
+        most = math.ceil(math.log2(tries.span / FIRST_BACKOFF)) + TRIES_BY_CHANGES
+        assert len(tries.moments) <= most, f"{tries.launcher}: pauses that double allow at most {most}."
+        assert tries.pauses_grow, f"{tries.launcher}: its pauses do not grow: {tries.moments}"
+
+
+@then(phrase('it has taken at most {times:d} times as long as the virtual machine of "{tenant:Name}"'))
+def takes_not_much_longer(report: "Report", world: World, times: int, tenant: str) -> None:
+    """From the create to Running, by the audit log's clock."""
+    assert tenant in world.running, f"{tenant} has no machine that was made to run before this step."
+    assert world.created is not None, "No virtual machine was created before this step."
+    before, after = world.running[tenant].took, world.created.took
+    assert before is not None, "The audit log holds no write that says that machine was running."
+    assert after is not None, "The audit log holds no write that says this machine was running."
+    report.note(f"{after / MILLISECOND:.0f} ms, and {before / MILLISECOND:.0f} ms before")
+    most = times * max(before, SHORTEST)
+    assert after <= most, f"It took {after.total_seconds():.1f} s, the other {before.total_seconds():.1f} s."
 
 
 @when(phrase("{users:d} users send {rate:g} request a second each until the autoscaler is stuck"))
@@ -121,7 +145,7 @@ def wants_more(report: "Report", world: World, granted: int) -> None:
     strain = world.pressed.strain
     report.note(f"desired {strain.desired}, there {strain.current}, ready {strain.ready}")
     assert strain.desired > granted, f"It wants {strain.desired}."
-    assert strain.ready <= granted, f"{strain.ready} are ready."
+    assert strain.ready == granted, f"{strain.ready} are ready."
 
 
 @then(phrase('it says why: "{words}"'))

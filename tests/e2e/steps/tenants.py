@@ -11,7 +11,7 @@ from tests.e2e.steps.world import MANIFESTS, TENANTS, World
 from virtflow.tenant_files import load_tenant
 from workflows.models import GatewayRequest, Verb
 from workflows.scenario import Scenario
-from workflows.tenant_models import TenantOrder
+from workflows.tenant_models import TenantOrder, TenantSpec
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Session
@@ -29,14 +29,16 @@ def a_tenant_of_a_file(
     session: "Session", report: "Report", world: World, name: TenantName, file: TenantFile
 ) -> None:
     order = order_of(session, name, file)
-    tell(report, order)
+    tell(report, order.spec)
     world.tenants[name] = session.ask(Scenario.create_tenant, order)
 
 
 @when(phrase('the platform changes "{name:Name}" to "{file:TenantFile}"'))
 def change_tenant(session: "Session", report: "Report", world: World, name: str, file: TenantFile) -> None:
-    order = order_of(session, world.tenant(name).name, file)
-    tell(report, order)
+    tenant, said = world.tenant(name), load_tenant(TENANTS / file)
+    tell(report, said.spec)
+    # Its namespace stays: what it made is there.
+    order = TenantOrder(name, tenant.namespace, session.labels, said.spec)
     world.tenants[name] = session.ask(Scenario.change_tenant, order)
 
 
@@ -50,7 +52,7 @@ def many_tenants(session: "Session", world: World, number: int) -> None:
 @given(phrase('{number:d} tenants of "{file:TenantFile}"'))
 def many_tenants_of_a_file(session: "Session", report: "Report", world: World, number: int, file: TenantFile) -> None:
     orders = [order_of(session, f"tenant-{each:03}", file) for each in range(1, number + 1)]
-    tell(report, orders[0])
+    tell(report, orders[0].spec)
     world.crowd.tenants = session.ask(Scenario.create_tenants, orders)
 
 
@@ -78,7 +80,7 @@ def each_sees_its_own(session: "Session", report: "Report", world: World) -> Non
     report.note(f"{len(crowd.tenants)} tenants, {len(uids)} virtual machines")
 
 
-@then("each of them is refused those of the next")
+@then("each of them is refused the list of the next one's")
 def each_is_refused(session: "Session", world: World) -> None:
     tenants = world.crowd.tenants
     requests = [
@@ -96,12 +98,13 @@ def each_is_refused(session: "Session", world: World) -> None:
 
 def order_of(session: "Session", name: str, file: TenantFile) -> TenantOrder:
     said = load_tenant(TENANTS / file)
-    return TenantOrder(name, session.namespace_of(said.namespace or name), session.labels, said.spec)
+    # With the tenant's name also after the file's word: a file may describe many.
+    begin = f"{said.namespace}-{name}" if said.namespace else name
+    return TenantOrder(name, session.namespace_of(begin), session.labels, said.spec)
 
 
-def tell(report: "Report", order: TenantOrder) -> None:
+def tell(report: "Report", spec: TenantSpec) -> None:
     """What the file grants: whoever reads the report need not look it up."""
-    spec = order.spec
     grants: Sequence[tuple[str, str]] = [
         ("quota", ", ".join(f"{resource} {bound}" for resource, bound in spec.quota.items())),
         ("limits", "; ".join(_words(limit) for limit in spec.limits)),

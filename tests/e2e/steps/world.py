@@ -34,6 +34,8 @@ class World:
     tenants: dict[str, Tenant] = field(default_factory=dict)
     answer: GatewayAnswer | None = None
     created: VirtualMachineCreated | None = None
+    running: dict[str, VirtualMachineCreated] = field(default_factory=dict)
+    """What a tenant was given that runs, by the tenant's name."""
     replica_set: ReplicaSetRef | None = None
     autoscaled: Autoscaled | None = None
     matrix: AccessMatrix | None = None
