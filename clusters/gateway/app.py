@@ -45,10 +45,7 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 def create_app(kube: KubeClient, access_log: AccessLog, *, timeout: timedelta = REQUEST_LIMIT) -> Starlette:
-    """The ASGI application. `kube` is the gateway's own identity; `timeout` bounds each request as a whole.
-
-    Whoever stops the process sets `app.state.stopping`, and it is no longer ready.
-    """
+    """The ASGI application. `kube` is the gateway's own identity; `timeout` bounds each request as a whole."""
     metrics = Metrics()
     upstream = Upstream(kube, timeout, metrics)
     gateway = Gateway(upstream, Reviewer(upstream, metrics), timeout)
@@ -61,7 +58,6 @@ def create_app(kube: KubeClient, access_log: AccessLog, *, timeout: timedelta = 
         exception_handlers=EXCEPTION_HANDLERS,
     )
     app.router.redirect_slashes = False
-    app.state.stopping = False
     return app
 
 
@@ -125,9 +121,7 @@ def public_routes(upstream: Upstream, metrics: Metrics) -> list[Route]:
     async def healthz(_: Request) -> Response:
         return respond(200, {"status": "ok"})
 
-    async def readyz(request: Request) -> Response:
-        if request.app.state.stopping:
-            raise StatusError(503, "The gateway is stopping.")
+    async def readyz(_: Request) -> Response:
         answer = await upstream.send("readiness", "GET", "/readyz", timeout=READY_TIMEOUT)
         if answer.code != 200:
             raise StatusError(503, f"The kube-apiserver says it is not ready ({answer.code}).")

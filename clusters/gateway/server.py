@@ -2,11 +2,11 @@
 
 uvicorn bounds the time between two requests, and nothing else: its parser takes headers without end, and whoever
 sends a byte now and then, or does not read what was answered, has a connection for ever. An ASGI application hears
-of a request when its head is complete, so this is in uvicorn's protocol, over which a connection has one deadline:
+of a request when its head is complete, so this is in uvicorn's protocol, where a connection has a deadline:
 
 - until the TLS handshake is done, and until a request's head is complete (408);
-- after an answer that came before the request's body was at its end, which nobody reads any more;
-- whenever a client has left so much of its answer unread that the connection takes no more.
+- once it is closed, for the client to close it too;
+- beside these, whenever a client has left so much of its answer unread that the connection takes no more.
 
 A body's time is the application's to bound, as is the request's: it can say why, under the request's id.
 """
@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn
 
 import uvicorn
 from starlette.applications import Starlette
@@ -44,28 +44,58 @@ IDLE_LIMIT = timedelta(seconds=15)
 ANSWER_LIMIT = timedelta(seconds=20)
 """For a client to read what was answered, or some of it if it is long."""
 LEAVE_LIMIT = timedelta(seconds=2)
-"""For a client to take its refusal, and to stop sending what nobody reads."""
+"""For a client to close what the gateway has closed, and to stop sending what nobody reads."""
+
+
+class Deadline:
+    """One timer, which may be set and ended again and again."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __bool__(self) -> bool:
+        return self._timer is not None
+
+    def set(self, limit: timedelta, end: Callable[[], None]) -> None:
+        self.end()
+        self._timer = self._loop.call_later(limit.total_seconds(), end)
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. `_deadline` is the only timer beside uvicorn's own for idle connections."""
+    """One connection. Its two deadlines are the only timers beside uvicorn's own for idle connections."""
 
-    _deadline: asyncio.TimerHandle | None = None
     _refusal: StatusError | None = None
     _unseen = _headers = 0
     """Bytes that the parser has not handed on yet, and headers of this request."""
-    _ends_with_body = False
-    """Whether a request is there whose body is not at its end."""
+    _in_body = False
+    """Whether `cycle` is a request whose body is not at its end."""
     _keep_alive = True
+
+    def __init__(self, owner: uvicorn.Server, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(owner.config, owner.server_state, {}, loop)
+        self._owner = owner
+        self._deadline = Deadline(loop)
+        self._reading = Deadline(loop)
+        """The client's, to read. Apart from the other: nothing that it sends may end it."""
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
-        self._set_deadline(HEAD_LIMIT, self._give_up_head)
-        if len(self.connections) > MAX_CONNECTIONS:
+        self._deadline.set(HEAD_LIMIT, self._give_up_head)
+        if self._owner.should_exit:
+            # It was in its TLS handshake when the others were closed.
+            self._leave()
+        elif len(self.connections) > MAX_CONNECTIONS:
             self._refuse(StatusError(503, "The gateway has as many connections as it may have. Try again later."))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end_deadline()
+        self._deadline.end()
+        self._reading.end()
         super().connection_lost(exc)
         # Where there was an error uvicorn leaves it to fire for a connection that is gone.
         self._unset_keepalive_if_required()
@@ -73,9 +103,9 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
-        if self._deadline is None and self._is_idle():
+        if not self._deadline and self._is_idle():
             # From the first byte on, whatever it is: of empty lines before a request the parser says nothing.
-            self._set_deadline(HEAD_LIMIT, self._give_up_head)
+            self._deadline.set(HEAD_LIMIT, self._give_up_head)
         self._unseen += len(data)
         super().data_received(data)
         if self._unseen > MAX_HEAD and not self.transport.is_closing():
@@ -86,27 +116,30 @@ class Protocol(HttpToolsProtocol):
         self._headers = 0
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._in_body:
+            # To the parser it is a header as any other, and it would be one to the application if it came in time.
+            self._stop_parsing(StatusError(400, "No trailers are taken: a header comes before the body."))
         super().on_header(name, value)
         self._headers += 1
         if self._headers > MAX_HEADERS:
-            self._refusal = too_large()
-            raise self._refusal
+            self._stop_parsing(too_large())
 
     def on_headers_complete(self) -> None:
         self._unseen = 0
         # "x, chunked" is chunked to this parser and may be none to another: no two are to see other requests here.
         codings = [value.lower() for name, value in self.headers if name == b"transfer-encoding"]
         if codings not in ([], [b"chunked"]):
-            self._refusal = StatusError(400, "The one Transfer-Encoding that is taken is chunked.")
-            raise self._refusal
+            self._stop_parsing(StatusError(400, "The one Transfer-Encoding that is taken is chunked."))
         if len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers) > MAX_HEAD:
-            self._refusal = too_large()
-            raise self._refusal
-        self._end_deadline()
+            self._stop_parsing(too_large())
+        if self.parser.should_upgrade():
+            # Else the parser drops what is behind it.
+            self._stop_parsing(StatusError(400, "HTTP/1.1 is all that is spoken here: no Upgrade, no CONNECT."))
+        self._deadline.end()
         super().on_headers_complete()
         # An answer before the body's end is the connection's last, and says so: nobody would read the rest.
         self._keep_alive, self.cycle.keep_alive = self.cycle.keep_alive, False
-        self._ends_with_body = True
+        self._in_body = True
 
     def on_body(self, body: bytes) -> None:
         self._unseen = 0
@@ -114,65 +147,70 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._unseen = 0
-        self._ends_with_body = False
+        self._in_body = False
         if not self.cycle.response_started:
             self.cycle.keep_alive = self._keep_alive
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        if self._ends_with_body:
-            self._set_deadline(LEAVE_LIMIT, self.transport.abort)
+        if self.transport.is_closing():
+            self._leave()
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._set_deadline(ANSWER_LIMIT, self.transport.abort)
+        self._reading.set(ANSWER_LIMIT, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._end_deadline()
+        self._reading.end()
+
+    def timeout_keep_alive_handler(self) -> None:
+        self._leave()
 
     def shutdown(self) -> None:
         super().shutdown()
         self._keep_alive = False
+        if self.transport.is_closing():
+            self._leave()
 
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls when the parser, or one of the methods that it calls, has raised."""
         self._refuse(self._refusal or StatusError(400, "This is no HTTP request."))
 
+    def _stop_parsing(self, error: StatusError) -> NoReturn:
+        self._refusal = error
+        raise error
+
     def _is_idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
     def _give_up_head(self) -> None:
-        self._deadline = None
-        if not self._is_idle():
-            # It is the second one, behind a request that is being answered: that one is the connection's last.
-            self.cycle.keep_alive = False
-        elif self._unseen:
+        if self._unseen:
             self._refuse(StatusError(408, "The request's head was not complete in time."))
         else:
-            self.transport.close()
+            self._leave()
 
     def _refuse(self, error: StatusError) -> None:
-        """Answer what no application has seen, unless that would be in the middle of another answer, and close."""
-        if self._is_idle():
+        """Answer in an application's place, unless that would be before or amid another answer, and close."""
+        is_next = self._in_body and not self.pipeline and not self.cycle.response_started
+        if is_next:
+            self.cycle.disconnected = True
+        if is_next or self._is_idle():
             request_id = uuid.uuid4().hex
             self.logger.info("%s: refused with %s: %s", request_id, error.code, error.message)
             body = json.dumps(error.status(request_id)).encode()
             head = f"content-type: application/json\r\nx-request-id: {request_id}\r\nconnection: close\r\n"
             length = f"content-length: {len(body)}\r\n\r\n"
             self.transport.write(STATUS_LINE[error.code] + head.encode() + length.encode() + body)
-        self._set_deadline(LEAVE_LIMIT, self.transport.abort)
+        self._leave()
+
+    def _leave(self) -> None:
+        """Close, and abort if the client does not close too: an idle one of a client's pool does not even look."""
         self.transport.close()
-
-    def _set_deadline(self, limit: timedelta, end: Callable[[], None]) -> None:
-        self._end_deadline()
-        self._deadline = self.loop.call_later(limit.total_seconds(), end)
-
-    def _end_deadline(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+        # With much of an answer before it, the end waits in the buffer: then it is TLS's time for its shutdown.
+        if not self.transport.get_write_buffer_size():
+            self._deadline.set(LEAVE_LIMIT, self.transport.abort)
 
 
 class Server(uvicorn.Server):
@@ -181,11 +219,8 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: Any = None) -> None:
         loop, config = asyncio.get_running_loop(), self.config
 
-        def protocol() -> Protocol:
-            return Protocol(config, self.server_state, {}, loop)
-
         listener = await loop.create_server(
-            protocol,
+            lambda: Protocol(self, loop),
             host=config.host,
             port=config.port,
             ssl=config.ssl,
@@ -195,10 +230,6 @@ class Server(uvicorn.Server):
             ssl_shutdown_timeout=ANSWER_LIMIT.total_seconds(),
         )
         self.servers, self.started = [listener], True
-
-    async def shutdown(self, sockets: Any = None) -> None:
-        cast("Starlette", self.config.app).state.stopping = True
-        await super().shutdown(sockets)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

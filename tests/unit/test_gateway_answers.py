@@ -111,16 +111,6 @@ async def test_a_bug_after_the_answer_began_gives_no_second_one(tmp_path: Path) 
     assert "bug: ZeroDivisionError: because" in log.read_text()
 
 
-async def test_it_is_not_ready_while_it_is_being_stopped(gateway: Setup) -> None:
-    assert (await gateway.http.get("/readyz")).status_code == 200
-    gateway.app.state.stopping = True
-    response = await gateway.http.get("/readyz")
-    assert is_status(response, 503, "ServiceUnavailable")
-    assert "stopping" in response.json()["message"]
-    assert (await gateway.http.get("/healthz")).status_code == 200
-    assert (await gateway.http.get("/virtualmachines", headers=AUTH)).status_code == 200, "what comes is still served"
-
-
 async def test_the_apiservers_too_many_says_when_to_come_again(gateway: Setup) -> None:
     gateway.fake.code, gateway.fake.answer = 429, {"kind": "Status", "code": 429, "message": "too many requests"}
     response = await gateway.http.get("/virtualmachines", headers=AUTH)

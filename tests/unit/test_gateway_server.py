@@ -4,11 +4,12 @@ import asyncio
 import json
 import ssl
 import warnings
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import cast
 
 import anyio
 import pytest
@@ -19,7 +20,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from clusters.gateway import server as module
-from clusters.gateway.server import MAX_HEAD, MAX_HEADERS, Server, server_of, tls_context
+from clusters.gateway.server import MAX_HEAD, MAX_HEADERS, Protocol, Server, server_of, tls_context
 from clusters.local import pki
 from virtflow.kube import Object
 
@@ -29,6 +30,7 @@ PATIENCE = 20
 SHORT = timedelta(milliseconds=200)
 GET = b"GET / HTTP/1.1\r\nhost: gateway\r\n"
 LONG_ANSWER = 64 * 1024 * 1024
+GET_LONG = b"GET /long HTTP/1.1\r\nhost: g\r\n\r\n"
 
 
 @pytest.fixture
@@ -51,6 +53,15 @@ class Connection:
         """All until the gateway closes the connection."""
         return await asyncio.wait_for(self.reader.read(), PATIENCE)
 
+    async def served(self) -> None:
+        """One request, after which the connection is idle."""
+        self.send(GET + b"\r\n")
+        assert b" 200 " in await self.head()
+
+    def look_away(self) -> None:
+        """From here on nothing that the gateway sends is seen, not even that it closes."""
+        cast("asyncio.ReadTransport", self.writer.transport).pause_reading()
+
 
 @dataclass
 class Running:
@@ -58,9 +69,21 @@ class Running:
     port: int
     trust: ssl.SSLContext
 
+    @property
+    def protocol(self) -> Protocol:
+        """The only connection, as the gateway sees it."""
+        (protocol,) = self.server.server_state.connections
+        assert isinstance(protocol, Protocol)
+        return protocol
+
+    @property
+    def paused(self) -> bool:
+        """Whether a client has left so much unread that no more is written."""
+        return any(each.flow.write_paused for each in self.server.server_state.connections)
+
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[Connection]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.trust)
+    async def connection(self, *, tls: bool = True) -> AsyncIterator[Connection]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.trust if tls else None)
         try:
             yield Connection(reader, writer)
         finally:
@@ -85,25 +108,42 @@ class AtItsBeginning:
         await send({"type": "http.response.body", "body": body})
 
 
-async def long(_: Request) -> Response:
-    return Response(b"x" * LONG_ANSWER)
+async def held(request: Request) -> Response:
+    """Answered when the test wants it."""
+    await request.app.state.released.wait()
+    return Response()
+
+
+class Long:
+    """All of it is sent at once, so that the request is answered long before somebody has read it."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        for has_more in (True, False):
+            await send({"type": "http.response.body", "body": b"x" * (LONG_ANSWER // 2), "more_body": has_more})
 
 
 @pytest.fixture
-async def gateway(tmp_path: Path) -> AsyncIterator[Running]:
+async def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
+    # So long that no connection ends in a test's time because of it.
+    monkeypatch.setattr(module, "ANSWER_LIMIT", timedelta(seconds=10 * PATIENCE))
     ca = pki.authority(tmp_path, "ca")
     pair = pki.issue(ca, tmp_path, "gateway", "gateway", names=("127.0.0.1",))
     routes = [
         Route("/", echo, methods=["GET", "POST"]),
         Route("/early", early, methods=["POST"]),
         Route("/begun", AtItsBeginning(), methods=["POST"]),
-        Route("/long", long),
+        Route("/long", Long()),
+        Route("/held", held),
     ]
-    server = server_of(Starlette(routes=routes), 0, pair.cert, pair.key)
+    app = Starlette(routes=routes)
+    app.state.released = asyncio.Event()
+    server = server_of(app, 0, pair.cert, pair.key)
     serving = asyncio.create_task(server.serve())
     await until(lambda: server.started)
     port = server.servers[0].sockets[0].getsockname()[1]
     yield Running(server, port, ssl.create_default_context(cafile=str(tmp_path / "ca.crt")))
+    app.state.released.set()
     server.should_exit = True
     await serving
 
@@ -177,6 +217,51 @@ async def test_a_coding_that_others_read_otherwise_is_refused_with_all_behind_it
         assert status_of(await connection.rest())["reason"] == "BadRequest"
 
 
+TRAILED = b"POST / HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n"
+
+
+@pytest.mark.parametrize("trailers", [b"authorization: Bearer x\r\n\r\n", b"a: b\r\nhost: x\r\n\r\n"])
+@pytest.mark.parametrize("apart", [False, True])
+async def test_a_trailer_is_no_header(gateway: Running, trailers: bytes, apart: bool) -> None:
+    async with gateway.connection() as connection:
+        if apart:
+            connection.send(TRAILED)
+            await until(lambda: bool(gateway.server.server_state.connections) and gateway.protocol.cycle is not None)
+            connection.send(trailers)
+        else:
+            connection.send(TRAILED + trailers)
+        assert "trailers" in status_of(await connection.rest())["message"]
+
+
+async def test_no_refusal_is_taken_for_the_answer_before_it(gateway: Running) -> None:
+    async with gateway.connection() as connection:
+        connection.send(b"GET /held HTTP/1.1\r\nhost: g\r\n\r\n" + TRAILED + b"a: b\r\n\r\n")
+        assert b"HTTP/1.1 400" not in await connection.rest()
+
+
+@pytest.mark.parametrize(
+    "head", [GET + b"connection: upgrade\r\nupgrade: websocket\r\n", b"CONNECT a:1 HTTP/1.1\r\n"]
+)
+async def test_who_would_speak_otherwise_is_refused_with_all_behind_it(gateway: Running, head: bytes) -> None:
+    async with gateway.connection() as connection:
+        connection.send(head + b"\r\n" + GET + b"\r\n")
+        assert "Upgrade" in status_of(await connection.rest())["message"]
+
+
+async def test_a_request_behind_another_is_answered_however_late_its_body_is(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LEAVE_LIMIT", timedelta(0))
+    async with gateway.connection() as connection:
+        connection.send(GET + b"\r\nPOST / HTTP/1.1\r\nhost: g\r\ncontent-length: 3\r\n\r\n")
+        assert b" 200 " in await connection.head()
+        # More than a turn of the loop later, which is when the connection would be gone.
+        assert await serves(gateway)
+        connection.send(b"two")
+        assert b" 200 " in await connection.head()
+        assert await asyncio.wait_for(connection.reader.readexactly(3), PATIENCE) == b"two"
+
+
 async def test_endless_trailers_are_not_kept(gateway: Running) -> None:
     async with gateway.connection() as connection:
         connection.send(b"POST / HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n1\r\nx\r\n0\r\na: ")
@@ -193,8 +278,10 @@ async def test_endless_trailers_are_not_kept(gateway: Running) -> None:
 async def test_a_head_that_takes_too_long_is_408(
     gateway: Running, monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
-    monkeypatch.setattr(module, "HEAD_LIMIT", SHORT)
     async with gateway.connection() as connection:
+        # As of a connection's second request its time begins with its first byte, however slow the machine is.
+        await connection.served()
+        monkeypatch.setattr(module, "HEAD_LIMIT", SHORT)
         connection.send(begun)
         assert status_of(await connection.rest())["code"] == 408
     assert await is_closed(gateway)
@@ -204,15 +291,6 @@ async def test_who_sends_nothing_is_told_nothing(gateway: Running, monkeypatch: 
     monkeypatch.setattr(module, "HEAD_LIMIT", SHORT)
     async with gateway.connection() as connection:
         assert await connection.rest() == b""
-
-
-async def test_a_second_request_has_its_time_too(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with gateway.connection() as connection:
-        connection.send(GET + b"\r\n")
-        assert b" 200 " in await connection.head()
-        monkeypatch.setattr(module, "HEAD_LIMIT", SHORT)
-        connection.send(b"\r\n")
-        assert status_of(await connection.rest())["code"] == 408
 
 
 async def test_an_idle_connection_is_closed(gateway: Running) -> None:
@@ -257,16 +335,83 @@ async def test_an_answer_after_it_is_not(gateway: Running) -> None:
 async def test_who_does_not_read_is_dropped(gateway: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "ANSWER_LIMIT", SHORT)
     async with gateway.connection() as connection:
-        connection.send(b"GET /long HTTP/1.1\r\nhost: g\r\n\r\n")
+        connection.send(GET_LONG)
         # The stream's own buffer is full soon, and nobody empties it.
+        await until(lambda: gateway.paused)
         assert await is_closed(gateway)
     assert await serves(gateway)
 
 
+async def test_who_does_not_read_is_dropped_whatever_it_sends(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_LIMIT", timedelta(seconds=1))
+    async with gateway.connection() as connection:
+        connection.send(GET_LONG)
+        await until(lambda: gateway.paused)
+        connection.send(GET_LONG)
+        assert await is_closed(gateway)
+
+
+async def test_a_head_has_its_time_while_an_answer_is_unread(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with gateway.connection() as connection:
+        connection.send(GET_LONG)
+        await until(lambda: gateway.paused)
+        monkeypatch.setattr(module, "HEAD_LIMIT", SHORT)
+        connection.send(b"G")
+        _, _, refusal = (await connection.rest()).rpartition(b"HTTP/1.1 ")
+        assert refusal.startswith(b"408 ")
+
+
 async def test_who_reads_is_not(gateway: Running) -> None:
     async with gateway.connection() as connection:
-        connection.send(b"GET /long HTTP/1.1\r\nhost: g\r\nconnection: close\r\n\r\n")
-        assert len((await connection.rest()).partition(b"\r\n\r\n")[2]) == LONG_ANSWER
+        connection.send(GET_LONG[:-2] + b"connection: close\r\n\r\n")
+        assert (await connection.rest()).count(b"x") == LONG_ANSWER
+
+
+async def close_idle(gateway: Running) -> None:
+    """uvicorn's timer does, in its time."""
+    gateway.protocol.timeout_keep_alive_handler()
+
+
+async def stop(gateway: Running) -> None:
+    gateway.server.should_exit = True
+    await until(lambda: not gateway.server.servers[0].is_serving())
+
+
+@pytest.mark.parametrize("end", [close_idle, stop])
+async def test_who_does_not_see_that_it_is_closed_is_not_waited_for(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch, end: Callable[[Running], Awaitable[None]]
+) -> None:
+    monkeypatch.setattr(module, "LEAVE_LIMIT", SHORT)
+    async with gateway.connection() as connection:
+        await connection.served()
+        connection.look_away()
+        await end(gateway)
+        assert await is_closed(gateway)
+
+
+async def test_who_reads_its_last_answer_late_has_all_of_it(
+    gateway: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "LEAVE_LIMIT", timedelta(0))
+    async with gateway.connection() as connection:
+        connection.send(GET_LONG)
+        await until(lambda: gateway.paused)
+        await stop(gateway)
+        assert (await connection.rest()).count(b"x") == LONG_ANSWER
+
+
+async def test_who_comes_out_of_its_handshake_after_the_stop_is_closed(gateway: Running) -> None:
+    async with gateway.connection(tls=False) as connection:
+        # The accepted ones are in the order in which they came.
+        assert await serves(gateway)
+        await stop(gateway)
+        await connection.writer.start_tls(gateway.trust, server_hostname="127.0.0.1")
+        connection.send(GET + b"\r\n")
+        assert await connection.rest() == b""
 
 
 async def test_more_connections_than_there_may_be_are_refused(
