@@ -5,7 +5,6 @@ What only a real kube-apiserver can show (RBAC, impersonation, audit) is in test
 
 import json
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from urllib.parse import quote
 
 import httpx
@@ -16,7 +15,7 @@ from hypothesis import strategies as st
 
 from clusters.gateway import ACCESS_REVIEW_SUFFIX, TENANT_ROLE, TOKEN_REVIEW_SUFFIX, manifests, tenant_binding
 from clusters.gateway.requests import MAX_BODY
-from tests.unit.gateway_support import AUTH, REVIEWS, TENANT, VM, Setup, is_status
+from tests.unit.gateway_support import AUTH, REVIEWS, TENANT, VM, Setup, is_status, lose_answers
 from virtflow.kube import Object
 from virtflow.kube.resources import CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES
 
@@ -280,8 +279,10 @@ async def test_an_account_whose_namespace_is_no_tenants_is_403(gateway: Setup) -
     assert message in line["reason"]
 
 
-async def test_an_apiserver_that_is_too_slow_is_504_and_says_what_may_have_happened(gateway: Setup) -> None:
-    gateway.fake.delay = timedelta(seconds=30)
+async def test_an_apiserver_that_is_too_slow_is_504_and_says_what_may_have_happened(
+    gateway: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_answers(monkeypatch, TimeoutError())
     response = await gateway.http.post("/virtualmachines", json=VM, headers=AUTH)
     assert is_status(response, 504, "Timeout")
     assert "may have been carried out" in response.json()["message"]

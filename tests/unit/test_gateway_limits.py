@@ -33,12 +33,6 @@ SLOW = 50
 GOOD, OTHER = {"Authorization": "Bearer good"}, {"Authorization": "Bearer other"}
 
 
-@pytest.fixture
-async def gateway(tmp_path: Path) -> AsyncIterator[Setup]:
-    async with running_gateway(tmp_path, timeout=timedelta(seconds=PATIENCE)) as setup:
-        yield setup
-
-
 async def until(condition: Callable[[], object]) -> None:
     with anyio.fail_after(PATIENCE):
         while not condition():  # noqa: ASYNC110 - of another's state
