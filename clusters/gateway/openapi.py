@@ -210,6 +210,7 @@ REFUSAL_TEXTS = {
     429: "The caller has too many requests under way.",
     431: "The headers are too long.",
     500: "The gateway, or the kube-apiserver, failed.",
-    503: "The kube-apiserver cannot be reached, or the gateway may not ask it.",
-    504: "The kube-apiserver did not answer in time: the request may have been carried out.",
+    503: "The gateway may not ask the kube-apiserver, cannot reach it, or lost its answer: then a write may be done.",
+    504: "The request could not be checked in time, or the kube-apiserver did not answer in time: then a write may be "
+    "done.",
 }

@@ -23,7 +23,7 @@ from clusters.gateway.limits import STRANGERS, TENANT_REQUESTS, Rooms
 from clusters.gateway.manifest import decode
 from clusters.gateway.status import StatusError
 from clusters.local import pki
-from tests.unit.gateway_support import REVIEWS, VM, Setup, running_apiserver, running_gateway
+from tests.unit.gateway_support import REVIEWS, VM, Setup, running_apiserver
 from virtflow.kube import Object
 
 pytestmark = pytest.mark.anyio
@@ -194,14 +194,6 @@ async def test_a_large_body_is_read_beside_the_others_requests_and_one_of_a_tena
         finally:
             go_on.set()
     assert {task.result().status_code for task in [*own, others]} == {200}
-
-
-async def test_a_request_has_one_time_for_all_it_takes(tmp_path: Path) -> None:
-    async with running_gateway(tmp_path, timeout=timedelta(milliseconds=300)) as gateway:
-        gateway.fake.open.clear()
-        response = await gateway.http.get("/virtualmachines", headers=GOOD)
-        gateway.fake.open.set()
-    assert (response.status_code, response.json()["reason"]) == (504, "Timeout")
 
 
 async def test_sigterm_loses_no_request_that_was_accepted(tmp_path: Path) -> None:
