@@ -210,7 +210,6 @@ REFUSAL_TEXTS = {
     429: "The caller has too many requests under way.",
     431: "The headers are too long.",
     500: "The gateway, or the kube-apiserver, failed.",
-    503: "The gateway may not ask the kube-apiserver, cannot reach it, or lost its answer: then a write may be done.",
-    504: "The request could not be checked in time, or the kube-apiserver did not answer in time: then a write may be "
-    "done.",
+    503: "The gateway may not ask the kube-apiserver, cannot reach it, or lost its answer: a write may be done.",
+    504: "The request was not checked in time, or the kube-apiserver did not answer in time: a write may be done.",
 }

@@ -6,7 +6,7 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, nullcontext
 from datetime import timedelta
 from pathlib import Path
@@ -170,30 +170,61 @@ async def test_a_body_that_does_not_come_is_408(gateway: Setup, monkeypatch: pyt
     assert gateway.lines()[-1]["verdict"] == "bad request"
 
 
-async def test_a_large_body_is_read_beside_the_others_requests_and_one_of_a_tenant_at_a_time(
-    gateway: Setup, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun: list[int] = []
-    go_on = threading.Event()
+class SlowDecode:
+    """Goes on when it is told to; what is left of it at the test's end goes on then."""
 
-    def slow_decode(body: bytes, media_type: str) -> Object:
-        begun.append(len(body))
-        assert go_on.wait(PATIENCE)
+    def __init__(self) -> None:
+        self.begun = 0
+        self.go_on = threading.Event()
+
+    def __call__(self, body: bytes, media_type: str) -> Object:
+        self.begun += 1
+        assert self.go_on.wait(PATIENCE)
         return decode(body, media_type)
 
-    monkeypatch.setattr(requests, "decode", slow_decode)
-    large = {**VM, "spec": {"a": "x" * requests.SMALL_BODY}}
+
+@pytest.fixture
+def slow_decode(monkeypatch: pytest.MonkeyPatch) -> Iterator[SlowDecode]:
+    slow = SlowDecode()
+    monkeypatch.setattr(requests, "decode", slow)
+    yield slow
+    slow.go_on.set()
+
+
+LARGE = {**VM, "spec": {"a": "x" * requests.SMALL_BODY}}
+
+
+async def test_a_large_body_is_read_beside_the_others_requests_and_one_of_a_tenant_at_a_time(
+    gateway: Setup, slow_decode: SlowDecode
+) -> None:
     async with asyncio.TaskGroup() as group:
         try:
-            own = [group.create_task(gateway.http.post("/virtualmachines", json=large, headers=GOOD)) for _ in "12"]
-            await until(lambda: len(begun) == 1)
-            others = group.create_task(gateway.http.post("/virtualmachines", json=large, headers=OTHER))
-            await until(lambda: len(begun) == 2)
+            own = [group.create_task(gateway.http.post("/virtualmachines", json=LARGE, headers=GOOD)) for _ in "12"]
+            await until(lambda: slow_decode.begun == 1)
+            others = group.create_task(gateway.http.post("/virtualmachines", json=LARGE, headers=OTHER))
+            await until(lambda: slow_decode.begun == 2)
             assert (await gateway.http.get("/virtualmachines", headers=GOOD)).status_code == 200
-            assert len(begun) == 2
+            assert slow_decode.begun == 2
         finally:
-            go_on.set()
+            slow_decode.go_on.set()
     assert {task.result().status_code for task in [*own, others]} == {200}
+
+
+async def test_a_request_that_is_given_up_keeps_its_turn_while_its_body_is_still_read(
+    gateway: Setup, slow_decode: SlowDecode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requests, "BODY_LIMIT", timedelta(milliseconds=100))
+    given_up = asyncio.create_task(gateway.http.post("/virtualmachines", json=LARGE, headers=GOOD))
+    await until(lambda: slow_decode.begun == 1)
+    given_up.cancel()
+    assert await asyncio.wait([given_up], timeout=PATIENCE) == ({given_up}, set())
+    try:
+        assert is_told_to_come_again(await gateway.http.post("/virtualmachines", json=LARGE, headers=GOOD))
+        assert slow_decode.begun == 1
+    finally:
+        slow_decode.go_on.set()
+    monkeypatch.undo()
+    assert (await gateway.http.post("/virtualmachines", json=LARGE, headers=GOOD)).status_code == 200
 
 
 async def test_sigterm_loses_no_request_that_was_accepted(tmp_path: Path) -> None:
