@@ -32,9 +32,10 @@ REVIEWS = ("/apis/authentication.k8s.io/v1/tokenreviews", "/apis/authorization.k
 
 @dataclass
 class FakeApiserver:
-    """Knows the tokens `good` (tenant-a's), `other` (tenant-b's) and `human`; allows tenants all in their namespaces
-    but delete."""
+    """Allows tenants all in their namespaces but delete."""
 
+    users: dict[str, str] = field(default_factory=lambda: {"good": TENANT, "other": OTHER_TENANT, "human": "jane"})
+    """By token."""
     may_delete: bool = False
     cluster_wide: bool = False
     """Whether tenants may ask for what is in all namespaces."""
@@ -78,10 +79,9 @@ class FakeApiserver:
         return web.json_response({"status": status, "message": "as the test wants"}, status=self.review_code)
 
     def _token(self, spec: Object) -> Object:
-        users = {"good": TENANT, "other": OTHER_TENANT, "human": "jane"}
-        if spec["token"] not in users or spec["audiences"] != [AUDIENCE]:
+        if spec["token"] not in self.users or spec["audiences"] != [AUDIENCE]:
             return {"authenticated": False, "error": "invalid bearer token"}
-        user = {"username": users[spec["token"]], "uid": "u1", "groups": ["g1"], "extra": {"e": ["x"]}}
+        user = {"username": self.users[spec["token"]], "uid": "u1", "groups": ["g1"], "extra": {"e": ["x"]}}
         return {"authenticated": True, "user": user, "audiences": self.audiences}
 
 

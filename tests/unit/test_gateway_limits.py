@@ -116,6 +116,9 @@ async def test_who_may_not_is_asked_about_the_very_one(gateway: Setup) -> None:
     asked = await questions_of(gateway, "/a?namespace=tenant-b", "/b?namespace=tenant-b")
     assert asked == [("tenant-b", "get", name) for name in ("", "a", "", "b")]
     assert [line["code"] for line in gateway.lines()] == [403, 403]
+    ids = [request.headers["Audit-ID"] for request in gateway.fake.requests]
+    assert len(set(ids)) == len(ids) == 5
+    assert [line["access_review"] for line in gateway.lines()] == [ids[2], ids[4]]
 
 
 async def nothing() -> Message:
