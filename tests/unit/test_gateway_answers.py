@@ -1,5 +1,6 @@
 """What every answer has, whatever was asked: an id, headers that keep it to whom it is for, and a Status for a no."""
 
+import json
 from contextlib import closing
 from pathlib import Path
 
@@ -12,7 +13,8 @@ from clusters.gateway.docs import PAGES
 from clusters.gateway.metrics import Metrics
 from clusters.gateway.recorder import Recorder
 from clusters.gateway.upstream import Upstream
-from tests.unit.gateway_support import AUTH, Setup, is_status
+from tests.unit.gateway_support import AUTH, VM, Setup, is_status
+from virtflow.kube import Object
 
 pytestmark = pytest.mark.anyio
 
@@ -52,6 +54,24 @@ async def test_every_answer_has_an_id_and_is_for_nobody_else(
     if code >= 400:
         assert response.headers["content-type"] == "application/json"
         assert method == "HEAD" or response.json()["kind"] == "Status"
+
+
+@pytest.mark.parametrize(
+    ("path", "sent"),
+    [
+        ("/" + "%01" * 10_000, {}),
+        ("/pods/" + "%01" * 10_000, {}),
+        ("/virtualmachines", {**VM, "apiVersion": "\U000e0001" * 250_000}),
+        ("/virtualmachines", {**VM, "metadata": {"namespace": "\x01" * 170_000}}),
+    ],
+)
+async def test_nobody_makes_long_lines_or_answers_of_what_they_send(gateway: Setup, path: str, sent: Object) -> None:
+    content = json.dumps(sent, ensure_ascii=False).encode()
+    headers = {**AUTH, "Content-Type": "application/json"}
+    response = await gateway.http.request("POST" if sent else "GET", path, content=content, headers=headers)
+    assert response.status_code in (400, 404)
+    assert len(response.content) < 16 * 1024
+    assert gateway.access_log.stat().st_size < 16 * 1024
 
 
 @pytest.mark.parametrize("headers", [AUTH, {}])
