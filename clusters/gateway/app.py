@@ -37,6 +37,7 @@ from clusters.gateway.manifest import JSON
 from clusters.gateway.metrics import CONTENT_TYPE, Metrics
 from clusters.gateway.offered import ENDPOINTS, Endpoint
 from clusters.gateway.openapi import document
+from clusters.gateway.readiness import Readiness
 from clusters.gateway.recorder import Recorder
 from clusters.gateway.requests import Wanted, bearer_token, read
 from clusters.gateway.status import StatusError
@@ -45,8 +46,6 @@ from virtflow.kube import KubeClient
 from virtflow.kube.client import Response as Answer
 
 __all__ = ["create_app"]
-
-READY_TIMEOUT = timedelta(seconds=2)
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -136,12 +135,14 @@ def public_routes(upstream: Upstream, metrics: Metrics) -> list[Route]:
     async def healthz(_: Request) -> Response:
         return respond(200, {"status": "ok"})
 
+    readiness = Readiness(upstream)
+
     async def readyz(request: Request) -> Response:
         if request.app.state.stopping:
             raise StatusError(503, "The gateway is stopping.")
-        answer = await upstream.send("readiness", "GET", "/readyz", timeout=READY_TIMEOUT)
-        if answer.code != 200:
-            raise StatusError(503, f"The kube-apiserver says it is not ready ({answer.code}).")
+        code = await readiness.code()
+        if code != 200:
+            raise StatusError(503, f"The kube-apiserver says it is not ready ({code}).")
         return respond(200, {"status": "ok"})
 
     async def figures(_: Request) -> Response:

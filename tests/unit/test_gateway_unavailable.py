@@ -1,11 +1,14 @@
 """A kube-apiserver that is away, slow or in no order: what callers are told, above all whether it may be done."""
 
+import asyncio
 from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
+import anyio
 import pytest
 
+from clusters.gateway import readiness
 from tests.unit.gateway_support import AUTH, VM, Setup, is_status, lose_answers, running_gateway
 from virtflow.kube.client import UnreadableAnswer
 
@@ -85,8 +88,39 @@ async def test_a_gateway_without_rights_says_that_it_is_not_the_callers_fault(ga
     assert "as the test wants" in gateway.lines()[0]["reason"]
 
 
-async def test_ready_is_whether_the_apiserver_answers(gateway: Setup) -> None:
+async def test_ready_is_whether_the_apiserver_answers(gateway: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "LIFETIME", timedelta(0))
     assert (await gateway.http.get("/readyz")).status_code == 200
     gateway.fake.code = 500
     assert is_status(await gateway.http.get("/readyz"), 503, "ServiceUnavailable")
     assert not gateway.lines()
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+async def test_however_many_ask_whether_it_is_ready_the_apiserver_is_asked_once(
+    gateway: Setup, monkeypatch: pytest.MonkeyPatch, is_ready: bool
+) -> None:
+    monkeypatch.setattr(readiness, "LIFETIME", timedelta(hours=1))
+    monkeypatch.setattr(readiness, "TIMEOUT", timedelta(seconds=30))
+    if not is_ready:
+        gateway.fake.malformed = True
+    responses = await asyncio.gather(*(gateway.http.get("/readyz") for _ in range(50)))
+    responses.append(await gateway.http.get("/readyz"))
+    assert {response.status_code for response in responses} == {200 if is_ready else 503}
+    assert len({response.headers["x-request-id"] for response in responses}) == len(responses)
+    assert len(gateway.fake.requests) == 1
+
+
+async def test_who_leaves_takes_nobodys_answer_with_them(gateway: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readiness, "TIMEOUT", timedelta(seconds=30))
+    gateway.fake.open.clear()
+    leaving = asyncio.create_task(gateway.http.get("/readyz"))
+    with anyio.fail_after(30):
+        while not gateway.fake.requests:  # noqa: ASYNC110 - of another's state
+            await asyncio.sleep(0.01)
+    staying = asyncio.create_task(gateway.http.get("/readyz"))
+    leaving.cancel()
+    assert await asyncio.wait([leaving], timeout=30) == ({leaving}, set())
+    gateway.fake.open.set()
+    assert (await staying).status_code == 200
+    assert len(gateway.fake.requests) == 1
