@@ -17,9 +17,6 @@ from virtflow.kube.client import Response as Answer
 
 __all__ = ["EXCEPTION_HANDLERS", "InPlace", "Paced", "on_bug", "relay", "respond"]
 
-RETRY_AFTER = 1
-"""Seconds: what the kube-apiserver itself says with every 429."""
-
 PIECE = 64 * 1024
 
 
@@ -51,7 +48,7 @@ def respond(code: int, body: Object, headers: Mapping[str, str] | None = None) -
 
 def relay(answer: Answer) -> Response:
     """What the kube-apiserver answered, as it came."""
-    headers = {"Retry-After": str(RETRY_AFTER)} if answer.code == 429 else {}
+    headers = {"Retry-After": answer.retry_after} if answer.retry_after else {}
     if answer.code < 400 and answer.text:
         # A list may have megabytes, which take longer to write anew than all else that is done here.
         response: Response = Paced(answer.text, answer.code, media_type="application/json")

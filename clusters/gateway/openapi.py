@@ -192,11 +192,19 @@ PARAMETERS: Object = {
     },
 }
 HEADERS: Object = {
-    "X-Request-Id": {"description": "The request's name in every log.", "schema": {"type": "string"}},
-    "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}},
-    "WWW-Authenticate": {"description": "How to say who is calling.", "schema": {"type": "string"}},
+    "X-Request-Id": {
+        "description": "The request's name in every log.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    "Retry-After": {"description": "Seconds, where it is known when to come again.", "schema": {"type": "integer"}},
+    "WWW-Authenticate": {
+        "description": "How to say who is calling.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
 }
-REFUSAL_HEADERS = {401: ["WWW-Authenticate"], 429: ["Retry-After"]}
+REFUSAL_HEADERS = {401: ["WWW-Authenticate"], **{code: ["Retry-After"] for code in (429, 500, 503, 504)}}
 REFUSAL_TEXTS = {
     400: "The request has no meaning, or more than one.",
     401: "The token says nobody, or is not for the gateway.",

@@ -43,6 +43,7 @@ class FakeApiserver:
     bodies: list[Object] = field(default_factory=list)
     code: int = 200
     answer: Object = field(default_factory=lambda: dict(VM))
+    headers: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     review_code: int = 201
     audiences: list[str] = field(default_factory=lambda: [AUDIENCE])
@@ -70,7 +71,7 @@ class FakeApiserver:
             where = own or (self.cluster_wide and not wanted["namespace"])
             allowed = where and (self.may_delete or wanted["verb"] != "delete")
             return self._review({"allowed": allowed, "reason": "RBAC: as the test wants"})
-        response = web.json_response(self.answer, status=self.code)
+        response = web.json_response(self.answer, status=self.code, headers=self.headers)
         for warning in self.warnings:
             response.headers.add("Warning", warning)
         return response

@@ -141,10 +141,15 @@ async def test_it_is_not_ready_while_it_is_being_stopped(gateway: Setup) -> None
     assert (await gateway.http.get("/virtualmachines", headers=AUTH)).status_code == 200, "what comes is still served"
 
 
-async def test_the_apiservers_too_many_says_when_to_come_again(gateway: Setup) -> None:
-    gateway.fake.code, gateway.fake.answer = 429, {"kind": "Status", "code": 429, "message": "too many requests"}
+@pytest.mark.parametrize("code", [429, 500, 503, 504])
+@pytest.mark.parametrize("header", [{"Retry-After": "7"}, {}])
+async def test_when_the_apiserver_says_to_come_again_is_passed_on(
+    gateway: Setup, code: int, header: dict[str, str]
+) -> None:
+    gateway.fake.code, gateway.fake.answer = code, {"kind": "Status", "code": code, "message": "come again"}
+    gateway.fake.headers = header
     response = await gateway.http.get("/virtualmachines", headers=AUTH)
-    assert (response.status_code, response.headers["retry-after"]) == (429, "1")
+    assert (response.status_code, response.headers.get("retry-after")) == (code, header.get("Retry-After"))
 
 
 async def test_the_page_loads_nothing_from_elsewhere(gateway: Setup) -> None:
@@ -169,3 +174,10 @@ async def test_the_page_loads_nothing_from_elsewhere(gateway: Setup) -> None:
 @pytest.mark.parametrize("path", ["/docs/", "/docs/index.html", "/docs/..%2fapp.py", "/docs/swagger-ui.js"])
 async def test_no_other_file_is_served(gateway: Setup, path: str) -> None:
     assert is_status(await gateway.http.get(path), 404, "NotFound")
+
+
+@pytest.mark.parametrize("wanted", ["bytes=abc", "bytes=99999999-", "bytes=0-0", "x=1-2"])
+async def test_a_range_that_is_not_served_is_all_of_it(gateway: Setup, wanted: str) -> None:
+    all_of_it = await gateway.http.get("/docs/swagger-ui.css")
+    response = await gateway.http.get("/docs/swagger-ui.css", headers={"Range": wanted})
+    assert (response.status_code, response.content) == (200, all_of_it.content)
