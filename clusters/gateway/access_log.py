@@ -3,16 +3,20 @@
 `verdict` is the gateway's, `code` the answer's: a write that RBAC allows and a webhook then refuses is
 "allowed" with code 422. The token is in no field.
 
-The log has a size: a file that is full is renamed as lumberjack does it, which the kube-apiserver uses for its
-audit log, so that one reader follows both (`virtflow/sequence/tail.py`). Not logging's RotatingFileHandler: it
-renames every file at each rotation, and whoever reads one of them would take it for the next.
+No line is long, whatever was sent: nobody is to push the others' lines out. The log has a size: a file that is full
+is renamed as lumberjack does it, which the kube-apiserver uses for its audit log, so that one reader follows both
+(`virtflow/sequence/tail.py`). Not logging's RotatingFileHandler: it renames every file at each rotation, and whoever
+reads one of them would take it for the next.
 """
 
+import contextlib
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
+
+from clusters.gateway.status import LONGEST
 
 __all__ = ["AccessLog", "Record"]
 
@@ -74,6 +78,7 @@ class AccessLog:
     def write(self, record: Record, latency: timedelta) -> None:
         fields = asdict(record)
         del fields["allowed"]
+        fields["reason"] = record.reason[:LONGEST]
         content = {
             "time": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
             **fields,
@@ -94,6 +99,12 @@ class AccessLog:
 
     def _rotate(self) -> None:
         self._file.close()
+        # Whatever forbids it must not end the log: it goes on in the file that there is, or in a new one.
+        with contextlib.suppress(OSError):
+            self._rename()
+        self._open()
+
+    def _rename(self) -> None:
         rotated = sorted(self._path.parent.glob(f"{self._path.stem}-{ANY_TIME}{self._path.suffix}"))
         stamp = datetime.now(UTC)
         while rotated and self._rotated(stamp) <= rotated[-1]:
@@ -101,7 +112,6 @@ class AccessLog:
         self._path.rename(self._rotated(stamp))
         for old in rotated[: len(rotated) + 1 - self._kept]:
             old.unlink()
-        self._open()
 
     def _rotated(self, stamp: datetime) -> Path:
         time = stamp.strftime(f"{TIME}.") + f"{stamp.microsecond // 1000:03}"

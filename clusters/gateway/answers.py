@@ -17,9 +17,6 @@ from virtflow.kube.client import Response as Answer
 
 __all__ = ["EXCEPTION_HANDLERS", "InPlace", "Paced", "on_bug", "relay", "respond"]
 
-RETRY_AFTER = 1
-"""Seconds: what the kube-apiserver itself says with every 429."""
-
 PIECE = 64 * 1024
 
 
@@ -51,7 +48,7 @@ def respond(code: int, body: Object, headers: Mapping[str, str] | None = None) -
 
 def relay(answer: Answer) -> Response:
     """What the kube-apiserver answered, as it came."""
-    headers = {"Retry-After": str(RETRY_AFTER)} if answer.code == 429 else {}
+    headers = {"Retry-After": answer.retry_after} if answer.retry_after else {}
     if answer.code < 400 and answer.text:
         # A list may have megabytes, which take longer to write anew than all else that is done here.
         response: Response = Paced(answer.text, answer.code, media_type="application/json")
@@ -82,15 +79,29 @@ async def on_disconnect(request: Request, error: Exception) -> Response:
 
 
 async def on_timeout(request: Request, error: Exception) -> Response:
-    message = "The kube-apiserver did not answer in time."
-    if request.state.record.allowed and request.method != "GET":
-        message += " The request may have been carried out all the same: look before repeating it."
+    if not request.state.record.allowed:
+        message = "The gateway could not check this request in time. Nothing was written."
+    else:
+        message = f"The kube-apiserver did not answer in time.{what_is_unknown(request)}"
     return await on_status_error(request, StatusError(504, message))
 
 
-async def on_unreachable(request: Request, error: Exception) -> Response:
+async def on_no_connection(request: Request, error: Exception) -> Response:
     message = "The gateway cannot reach the kube-apiserver."
     return await on_status_error(request, StatusError(503, message, why=f"{message[:-1]}: {describe(error)}"))
+
+
+async def on_no_answer(request: Request, error: Exception) -> Response:
+    message = "The gateway got no answer of the kube-apiserver's that it can read."
+    why = f"{message[:-1]}: {describe(error)}"
+    return await on_status_error(request, StatusError(503, message + what_is_unknown(request), why=why))
+
+
+def what_is_unknown(request: Request) -> str:
+    """For who asked for a write that was sent, and whose answer is lost."""
+    if not request.state.record.allowed or request.method == "GET":
+        return ""
+    return " The request may have been carried out all the same: look before repeating it."
 
 
 async def on_bug(request: Request, error: Exception) -> Response:
@@ -102,9 +113,10 @@ EXCEPTION_HANDLERS: Mapping[type[Exception], ExceptionHandler] = {
     StatusError: on_status_error,
     HTTPException: on_http_exception,
     ClientDisconnect: on_disconnect,
-    # Before its base ClientError, which means that there was no connection.
+    # The nearest base counts: this one is a ClientError, too.
     aiohttp.ServerTimeoutError: on_timeout,
     TimeoutError: on_timeout,
-    aiohttp.ClientError: on_unreachable,
-    OSError: on_unreachable,
+    aiohttp.ClientConnectorError: on_no_connection,
+    aiohttp.ClientError: on_no_answer,
+    OSError: on_no_answer,
 }

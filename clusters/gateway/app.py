@@ -1,7 +1,8 @@
 """The gateway's HTTP side: from a request to the tenant's own request at the kube-apiserver.
 
 One path for all that is offered: refuse what is forged, TokenReview, read the body, SubjectAccessReview, send it on
-as the tenant, give back what was answered. Nobody's body is read before they are authenticated.
+as the tenant, give back what was answered. Nobody's body is read before they are authenticated, and once it is there
+they are again: it may have taken longer than their token, or the review of it, is good for.
 
 No header of the caller's is ever passed on: the request to the kube-apiserver is made anew, out of what was checked.
 What the kube-apiserver answered is not interpreted: its code, body and warnings go back as they came.
@@ -24,12 +25,19 @@ from starlette.routing import Route
 from clusters.gateway.access_log import AccessLog, Record
 from clusters.gateway.answers import EXCEPTION_HANDLERS, InPlace, relay, respond
 from clusters.gateway.docs import PAGES, page
-from clusters.gateway.identity import Identity, Reviewer, no_tenant, refused_impersonation
+from clusters.gateway.identity import (
+    LATER_TOKEN_REVIEW_SUFFIX,
+    Identity,
+    Reviewer,
+    no_tenant,
+    refused_impersonation,
+)
 from clusters.gateway.limits import REQUEST_LIMIT, TENANT_REQUESTS, Rooms
 from clusters.gateway.manifest import JSON
 from clusters.gateway.metrics import CONTENT_TYPE, Metrics
 from clusters.gateway.offered import ENDPOINTS, Endpoint
 from clusters.gateway.openapi import document
+from clusters.gateway.readiness import Readiness
 from clusters.gateway.recorder import Recorder
 from clusters.gateway.requests import Wanted, bearer_token, read
 from clusters.gateway.status import StatusError
@@ -38,8 +46,6 @@ from virtflow.kube import KubeClient
 from virtflow.kube.client import Response as Answer
 
 __all__ = ["create_app"]
-
-READY_TIMEOUT = timedelta(seconds=2)
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -82,15 +88,19 @@ class Gateway:
         record.verb = endpoint.verbs[request.method]
         record.resource, record.subresource = endpoint.resource.plural, endpoint.subresource
 
-        who = await self._reviewer.authenticate(bearer_token(request), record)
+        token = bearer_token(request)
+        who = await self._reviewer.authenticate(token, record)
         record.user, record.tenant = who.user, who.tenant
         with ExitStack() as place:
             place.enter_context(self._tenants.place(who.tenant))
-            answer = await self._carry_out(request, endpoint, who, record)
+            wanted = await read(request, endpoint, who.tenant)
+            who = await self._reviewer.authenticate(token, record, LATER_TOKEN_REVIEW_SUFFIX)
+            answer = await self._carry_out(request, endpoint, who, wanted, record)
             return InPlace(answer, place.pop_all())
 
-    async def _carry_out(self, request: Request, endpoint: Endpoint, who: Identity, record: Record) -> Response:
-        wanted = await read(request, endpoint, who.tenant)
+    async def _carry_out(
+        self, request: Request, endpoint: Endpoint, who: Identity, wanted: Wanted, record: Record
+    ) -> Response:
         record.reason = await self._reviewer.authorize(who, wanted.access, record)
         record.allowed = True
 
@@ -121,10 +131,12 @@ def public_routes(upstream: Upstream, metrics: Metrics) -> list[Route]:
     async def healthz(_: Request) -> Response:
         return respond(200, {"status": "ok"})
 
+    readiness = Readiness(upstream)
+
     async def readyz(_: Request) -> Response:
-        answer = await upstream.send("readiness", "GET", "/readyz", timeout=READY_TIMEOUT)
-        if answer.code != 200:
-            raise StatusError(503, f"The kube-apiserver says it is not ready ({answer.code}).")
+        code = await readiness.code()
+        if code != 200:
+            raise StatusError(503, f"The kube-apiserver says it is not ready ({code}).")
         return respond(200, {"status": "ok"})
 
     async def figures(_: Request) -> Response:

@@ -5,8 +5,9 @@ no address elsewhere, not even of a validator. Styles may be inline, because Swa
 """
 
 from collections.abc import Mapping
+from functools import cache
 
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 __all__ = ["PAGES", "page"]
 
@@ -66,7 +67,13 @@ def page(path: str) -> Response:
             return Response(PAGE, headers=headers, media_type=media_type)
         case "/docs/start.js":
             return Response(START, headers=headers, media_type=media_type)
+    return Response(bundled(path.removeprefix("/docs/")), headers=headers, media_type=media_type)
+
+
+@cache
+def bundled(name: str) -> bytes:
     # Imported late: few ever look at the page.
     from swagger_ui_bundle import swagger_ui_path
 
-    return FileResponse(swagger_ui_path / path.removeprefix("/docs/"), headers=headers, media_type=media_type)
+    content: bytes = (swagger_ui_path / name).read_bytes()
+    return content

@@ -7,8 +7,8 @@ The token must have been made for the gateway (its audience), so that one sent h
 kube-apiserver itself and one stolen there is worth nothing here. The tenant is the namespace of the service
 account: an authenticated user who is none has no tenant to act for, and is refused.
 
-Each question carries an Audit-ID made of the request id, so that the three audit events of one request can
-be told apart and found together.
+Each question carries an Audit-ID made of the request id, so that the audit events of one request can be told apart
+and found together.
 """
 
 import base64
@@ -47,6 +47,10 @@ AUDIENCE = "iam-gateway.virtflow"
 """What a tenant's token must be made for (TokenRequest `spec.audiences`)."""
 
 TOKEN_REVIEW_SUFFIX = "-tokenreview"
+LATER_TOKEN_REVIEW_SUFFIX = "-tokenreview-later"
+"""Of the one after the body, where the first may no longer be used."""
+ANY_ACCESS_REVIEW_SUFFIX = "-accessreview-any"
+"""Of the one for any name."""
 ACCESS_REVIEW_SUFFIX = "-accessreview"
 """Appended to the request id, these are the Audit-IDs of the reviews; the request itself has it bare."""
 
@@ -78,11 +82,12 @@ class Reviewer:
         self._accesses: ReviewCache[str] = ReviewCache()
         self._strangers = Rooms(STRANGERS, "checks of tokens that were not seen here before")
 
-    async def authenticate(self, token: str, record: Record) -> Identity:
+    async def authenticate(self, token: str, record: Record, suffix: str = TOKEN_REVIEW_SUFFIX) -> Identity:
         """The service account that holds this token."""
         digest = hashlib.sha256(token.encode()).digest()
 
         async def ask() -> Review[Identity]:
+            record.token_review = record.request_id + suffix
             if self._identities.knows(digest):
                 return await self._review_token(token, digest, record)
             with self._strangers.place(""):
@@ -99,10 +104,11 @@ class Reviewer:
         if access.verb == "get":
             # Who may get whatever name may get this one, and the next, for which the answer will still hold.
             with contextlib.suppress(ForbiddenError):
-                return await self._review_access(identity, replace(access, name=""), record)
-        return await self._review_access(identity, access, record)
+                any_name = replace(access, name="")
+                return await self._review_access(identity, any_name, record, ANY_ACCESS_REVIEW_SUFFIX)
+        return await self._review_access(identity, access, record, ACCESS_REVIEW_SUFFIX)
 
-    async def _review_access(self, identity: Identity, access: Access, record: Record) -> str:
+    async def _review_access(self, identity: Identity, access: Access, record: Record, suffix: str) -> str:
         spec = {
             "user": identity.user,
             "uid": identity.uid,
@@ -112,7 +118,7 @@ class Reviewer:
         }
 
         async def ask() -> Review[str]:
-            record.access_review = record.request_id + ACCESS_REVIEW_SUFFIX
+            record.access_review = record.request_id + suffix
             status = await self._ask("subjectaccessreview", SUBJECT_ACCESS_REVIEWS, spec, record.access_review)
             reason: str = status.get("reason", "")
             if not status.get("allowed"):
@@ -128,7 +134,6 @@ class Reviewer:
         return review.answer
 
     async def _review_token(self, token: str, digest: bytes, record: Record) -> Review[Identity]:
-        record.token_review = record.request_id + TOKEN_REVIEW_SUFFIX
         spec = {"token": token, "audiences": [AUDIENCE]}
         status = await self._ask("tokenreview", TOKEN_REVIEWS, spec, record.token_review)
         # A server that knows nothing of audiences answers without them, and would accept any token.

@@ -20,12 +20,12 @@ from weakref import WeakValueDictionary
 
 from clusters.gateway.status import StatusError
 
-__all__ = ["BODY_LIMIT", "REQUEST_LIMIT", "STOP_LIMIT", "STRANGERS", "TENANT_REQUESTS", "Rooms", "Turns"]
+__all__ = ["BODY_LIMIT", "REQUEST_LIMIT", "STOP_LIMIT", "STRANGERS", "TENANT_REQUESTS", "Rooms", "Turns", "too_many"]
 
 REQUEST_LIMIT = timedelta(seconds=30)
 """For a request's reviews, its body and its answer by the kube-apiserver."""
 BODY_LIMIT = timedelta(seconds=10)
-"""For a request's body, a mebibyte at most."""
+"""For a request's body, a mebibyte at most; and, if it is large, for its turn to be read."""
 STOP_LIMIT = REQUEST_LIMIT + timedelta(seconds=5)
 """For all that is under way to be answered, and the answers to be read, once the gateway is told to stop."""
 TENANT_REQUESTS = 50
@@ -33,6 +33,17 @@ TENANT_REQUESTS = 50
 STRANGERS = 50
 """TokenReviews, of all strangers together."""
 RETRY_AFTER = timedelta(seconds=1)
+
+
+def too_many(message: str) -> StatusError:
+    """429, in the kube-apiserver's way."""
+    seconds = int(RETRY_AFTER.total_seconds())
+    return StatusError(
+        429,
+        f"{message} Try again later.",
+        details={"retryAfterSeconds": seconds},
+        headers={"Retry-After": str(seconds)},
+    )
 
 
 class Turns:
@@ -60,13 +71,7 @@ class Rooms:
     def place(self, room: str) -> Iterator[None]:
         """A place for as long as it takes. Raises StatusError 429 where all are taken."""
         if self._taken[room] >= self._places:
-            seconds = int(RETRY_AFTER.total_seconds())
-            raise StatusError(
-                429,
-                f"{self._places} {self._what} are under way, which is as many as there may be. Try again later.",
-                details={"retryAfterSeconds": seconds},
-                headers={"Retry-After": str(seconds)},
-            )
+            raise too_many(f"{self._places} {self._what} are under way, which is as many as there may be.")
         self._taken[room] += 1
         try:
             yield

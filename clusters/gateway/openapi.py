@@ -192,11 +192,19 @@ PARAMETERS: Object = {
     },
 }
 HEADERS: Object = {
-    "X-Request-Id": {"description": "The request's name in every log.", "schema": {"type": "string"}},
-    "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}},
-    "WWW-Authenticate": {"description": "How to say who is calling.", "schema": {"type": "string"}},
+    "X-Request-Id": {
+        "description": "The request's name in every log.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    "Retry-After": {"description": "Seconds, where it is known when to come again.", "schema": {"type": "integer"}},
+    "WWW-Authenticate": {
+        "description": "How to say who is calling.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
 }
-REFUSAL_HEADERS = {401: ["WWW-Authenticate"], 429: ["Retry-After"]}
+REFUSAL_HEADERS = {401: ["WWW-Authenticate"], **{code: ["Retry-After"] for code in (429, 500, 503, 504)}}
 REFUSAL_TEXTS = {
     400: "The request has no meaning, or more than one.",
     401: "The token says nobody, or is not for the gateway.",
@@ -210,6 +218,6 @@ REFUSAL_TEXTS = {
     429: "The caller has too many requests under way.",
     431: "The headers are too long.",
     500: "The gateway, or the kube-apiserver, failed.",
-    503: "The kube-apiserver cannot be reached, or the gateway may not ask it.",
-    504: "The kube-apiserver did not answer in time: the request may have been carried out.",
+    503: "The gateway may not ask the kube-apiserver, cannot reach it, or lost its answer: a write may be done.",
+    504: "The request was not checked in time, or the kube-apiserver did not answer in time: a write may be done.",
 }

@@ -15,7 +15,7 @@ from starlette.requests import Request
 from clusters.gateway.access import Access
 from clusters.gateway.access_log import Record
 from clusters.gateway.identity import unauthenticated
-from clusters.gateway.limits import BODY_LIMIT, Turns
+from clusters.gateway.limits import BODY_LIMIT, Turns, too_many
 from clusters.gateway.manifest import JSON, MEDIA_TYPES, ManifestError, decode
 from clusters.gateway.offered import Endpoint
 from clusters.gateway.status import REASONS, StatusError
@@ -88,7 +88,10 @@ def bearer_token(request: Request) -> str:
 
 
 async def read(request: Request, endpoint: Endpoint, tenant: str) -> Wanted:
-    """Read the rest of the request, noting in its record what is known. Raises StatusError 400, 408, 413 or 415."""
+    """Read the rest of the request, noting in its record what is known.
+
+    Raises StatusError 400, 408, 413, 415 or 429.
+    """
     try:
         return await _read(request, endpoint, tenant)
     except StatusError as refusal:
@@ -215,10 +218,21 @@ async def decoded(request: Request, body: bytes, media_type: str) -> Object:
     try:
         if len(body) <= SMALL_BODY:
             return decode(body, media_type)
-        async with LARGE_BODIES.of(request.state.record.tenant):
-            return await asyncio.to_thread(decode, body, media_type)
+        return await decoded_beside(LARGE_BODIES.of(request.state.record.tenant), body, media_type)
     except ManifestError as error:
         raise StatusError(400, str(error)) from error
+
+
+async def decoded_beside(turn: asyncio.Lock, body: bytes, media_type: str) -> Object:
+    """Decoded in a thread, which keeps the turn to its end: it goes on when the request is given up."""
+    try:
+        async with asyncio.timeout(BODY_LIMIT.total_seconds()):
+            await turn.acquire()
+    except TimeoutError:
+        raise too_many("Another large body of this tenant's is being read.") from None
+    work = asyncio.get_running_loop().run_in_executor(None, decode, body, media_type)
+    work.add_done_callback(lambda _: turn.release())
+    return await asyncio.shield(work)
 
 
 def metadata_of(manifest: Object) -> Object:

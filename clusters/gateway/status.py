@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from virtflow.kube import Object
 
-__all__ = ["REASONS", "StatusError"]
+__all__ = ["LONGEST", "REASONS", "StatusError"]
 
 REASONS = {
     400: "BadRequest",
@@ -28,6 +28,9 @@ REASONS = {
 }
 """HTTP codes the gateway answers with by itself, and their `reason` in Kubernetes."""
 
+LONGEST = 1000
+"""Letters of a message: it quotes what the caller sent, which may be a mebibyte."""
+
 
 class StatusError(Exception):
     """The request ends here. `message` is for the caller, `why` (else the message) for the operator's log."""
@@ -43,8 +46,8 @@ class StatusError(Exception):
     ) -> None:
         super().__init__(message)
         self.code = code
-        self.message = message
-        self.why = why or message
+        self.message = message if len(message) <= LONGEST else message[:LONGEST] + " ..."
+        self.why = why or self.message
         self.details = details or {}
         self.headers = headers or {}
 

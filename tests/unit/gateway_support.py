@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import httpx
+import pytest
 import yaml
 from aiohttp import web
 from aiohttp.test_utils import BaseTestServer, TestServer
@@ -17,8 +19,9 @@ from starlette.applications import Starlette
 from clusters.gateway import AUDIENCE
 from clusters.gateway.access_log import AccessLog
 from clusters.gateway.app import create_app
+from clusters.gateway.limits import REQUEST_LIMIT
 from clusters.gateway.requests import MAX_BODY
-from virtflow.kube import KubeClient, Object
+from virtflow.kube import KubeClient, Object, Response
 
 TENANT = "system:serviceaccount:tenant-a:tenant-a-user"
 OTHER_TENANT = "system:serviceaccount:tenant-b:tenant-b-user"
@@ -29,9 +32,10 @@ REVIEWS = ("/apis/authentication.k8s.io/v1/tokenreviews", "/apis/authorization.k
 
 @dataclass
 class FakeApiserver:
-    """Knows the tokens `good` (tenant-a's), `other` (tenant-b's) and `human`; allows tenants all in their namespaces
-    but delete."""
+    """Allows tenants all in their namespaces but delete."""
 
+    users: dict[str, str] = field(default_factory=lambda: {"good": TENANT, "other": OTHER_TENANT, "human": "jane"})
+    """By token."""
     may_delete: bool = False
     cluster_wide: bool = False
     """Whether tenants may ask for what is in all namespaces."""
@@ -39,10 +43,10 @@ class FakeApiserver:
     bodies: list[Object] = field(default_factory=list)
     code: int = 200
     answer: Object = field(default_factory=lambda: dict(VM))
+    headers: dict[str, str] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     review_code: int = 201
     audiences: list[str] = field(default_factory=lambda: [AUDIENCE])
-    delay: timedelta = timedelta(0)
     malformed: bool = False
     open: asyncio.Event = field(default_factory=asyncio.Event)
     """Nothing is answered but what is in `answers_always` while it is not set."""
@@ -67,8 +71,7 @@ class FakeApiserver:
             where = own or (self.cluster_wide and not wanted["namespace"])
             allowed = where and (self.may_delete or wanted["verb"] != "delete")
             return self._review({"allowed": allowed, "reason": "RBAC: as the test wants"})
-        await asyncio.sleep(self.delay.total_seconds())
-        response = web.json_response(self.answer, status=self.code)
+        response = web.json_response(self.answer, status=self.code, headers=self.headers)
         for warning in self.warnings:
             response.headers.add("Warning", warning)
         return response
@@ -77,11 +80,23 @@ class FakeApiserver:
         return web.json_response({"status": status, "message": "as the test wants"}, status=self.review_code)
 
     def _token(self, spec: Object) -> Object:
-        users = {"good": TENANT, "other": OTHER_TENANT, "human": "jane"}
-        if spec["token"] not in users or spec["audiences"] != [AUDIENCE]:
+        if spec["token"] not in self.users or spec["audiences"] != [AUDIENCE]:
             return {"authenticated": False, "error": "invalid bearer token"}
-        user = {"username": users[spec["token"]], "uid": "u1", "groups": ["g1"], "extra": {"e": ["x"]}}
+        user = {"username": self.users[spec["token"]], "uid": "u1", "groups": ["g1"], "extra": {"e": ["x"]}}
         return {"authenticated": True, "user": user, "audiences": self.audiences}
+
+
+def lose_answers(patch: pytest.MonkeyPatch, error: Exception) -> None:
+    """From now on what is sent as a tenant is done, but its answer is lost."""
+    send = KubeClient.send
+
+    async def lose(kube: KubeClient, method: str, path: str, **kwargs: Any) -> Response:
+        answer = await send(kube, method, path, **kwargs)
+        if path in REVIEWS:
+            return answer
+        raise error
+
+    patch.setattr(KubeClient, "send", lose)
 
 
 def is_status(response: httpx.Response, code: int, reason: str) -> bool:
@@ -127,7 +142,7 @@ async def running_apiserver(folder: Path) -> AsyncIterator[tuple[FakeApiserver, 
 
 
 @asynccontextmanager
-async def running_gateway(folder: Path, *, timeout: timedelta = timedelta(seconds=1)) -> AsyncIterator[Setup]:
+async def running_gateway(folder: Path, *, timeout: timedelta = REQUEST_LIMIT) -> AsyncIterator[Setup]:
     """A gateway in this process, without a connection to it, and the kube-apiserver behind it."""
     async with running_apiserver(folder) as (fake, server, kubeconfig):
         access_log = AccessLog(folder / "access.log")

@@ -89,6 +89,31 @@ def test_who_reads_a_file_that_is_removed_goes_on_with_what_there_is(tmp_path: P
     assert number_of(later[-1]) == 4
 
 
+def test_a_rotation_that_fails_does_not_end_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "access.log"
+    with closing(AccessLog(path, size=1)) as log:
+        log.write(Record("0"), timedelta(0))
+        path.unlink()
+        log.write(Record("1"), timedelta(0))
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", refuse)
+            log.write(Record("2"), timedelta(0))
+        assert [number_of(line) for line in path.read_bytes().splitlines()] == [1, 2]
+        log.write(Record("3"), timedelta(0))
+        assert [number_of(line) for line in path.read_bytes().splitlines()] == [3]
+
+
+def refuse(*_: object) -> None:
+    raise PermissionError
+
+
+def test_no_reason_fills_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    with closing(AccessLog(path)) as log:
+        log.write(Record("0", reason="\U000e0001" * 1_000_000), timedelta(0))
+    assert path.stat().st_size < 16 * 1024
+
+
 @pytest.mark.parametrize(
     ("code", "allowed", "verdict"),
     [

@@ -5,7 +5,6 @@ What only a real kube-apiserver can show (RBAC, impersonation, audit) is in test
 
 import json
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from urllib.parse import quote
 
 import httpx
@@ -249,24 +248,6 @@ async def test_other_paths_are_404(gateway: Setup, path: str) -> None:
     assert not gateway.fake.requests
 
 
-async def test_an_apiserver_that_is_away_is_503(gateway: Setup) -> None:
-    await gateway.server.close()
-    response = await gateway.http.get("/virtualmachines", headers=AUTH)
-    assert is_status(response, 503, "ServiceUnavailable")
-    assert gateway.lines()[0]["verdict"] == "unavailable"
-    assert "Connect call failed" in gateway.lines()[0]["reason"]
-    assert is_status(await gateway.http.get("/readyz"), 503, "ServiceUnavailable")
-    assert (await gateway.http.get("/healthz")).status_code == 200
-    assert len(gateway.lines()) == 1
-
-
-async def test_an_answer_that_is_no_http_puts_no_token_into_the_log(gateway: Setup) -> None:
-    gateway.fake.malformed = True
-    assert is_status(await gateway.http.get("/virtualmachines", headers=AUTH), 503, "ServiceUnavailable")
-    assert "ClientResponseError: 400" in gateway.lines()[0]["reason"]
-    assert "the-gateways-own" not in gateway.access_log.read_text()
-
-
 async def test_an_account_whose_namespace_is_no_tenants_is_403(gateway: Setup) -> None:
     message = 'serviceaccounts "tenant-a-user" is forbidden: User "g" cannot impersonate resource "serviceaccounts"'
     details = {"name": "tenant-a-user", "kind": "serviceaccounts"}
@@ -278,28 +259,6 @@ async def test_an_account_whose_namespace_is_no_tenants_is_403(gateway: Setup) -
     assert (line["verdict"], line["code"]) == ("denied", 403)
     assert TENANT_ROLE in line["reason"]
     assert message in line["reason"]
-
-
-async def test_an_apiserver_that_is_too_slow_is_504_and_says_what_may_have_happened(gateway: Setup) -> None:
-    gateway.fake.delay = timedelta(seconds=30)
-    response = await gateway.http.post("/virtualmachines", json=VM, headers=AUTH)
-    assert is_status(response, 504, "Timeout")
-    assert "may have been carried out" in response.json()["message"]
-
-
-async def test_a_gateway_without_rights_says_that_it_is_not_the_callers_fault(gateway: Setup) -> None:
-    gateway.fake.review_code = 403
-    response = await gateway.http.get("/virtualmachines", headers=AUTH)
-    assert is_status(response, 503, "ServiceUnavailable")
-    assert "TokenReview" in response.json()["message"]
-    assert "as the test wants" in gateway.lines()[0]["reason"]
-
-
-async def test_ready_is_whether_the_apiserver_answers(gateway: Setup) -> None:
-    assert (await gateway.http.get("/readyz")).status_code == 200
-    gateway.fake.code = 500
-    assert is_status(await gateway.http.get("/readyz"), 503, "ServiceUnavailable")
-    assert not gateway.lines()
 
 
 async def test_the_access_log_says_who_what_and_why_but_not_the_token(gateway: Setup) -> None:

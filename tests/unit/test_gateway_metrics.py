@@ -1,7 +1,6 @@
 """The figures at /metrics: that they are right, and that nobody can put a word of their own into them."""
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from urllib.parse import quote
 
 import pytest
@@ -11,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from clusters.gateway.offered import ENDPOINTS
-from tests.unit.gateway_support import AUTH, VM, Setup
+from tests.unit.gateway_support import AUTH, VM, Setup, lose_answers
 
 pytestmark = pytest.mark.anyio
 
@@ -73,8 +72,10 @@ async def test_what_is_asked_of_the_apiserver_is_counted_and_what_need_not_be(ga
     assert figure(found, "reviews_from_cache_total", review="subjectaccessreview") == 2
 
 
-async def test_an_apiserver_that_does_not_answer_is_counted_as_none(gateway: Setup) -> None:
-    gateway.fake.delay = timedelta(seconds=30)
+async def test_an_apiserver_that_does_not_answer_is_counted_as_none(
+    gateway: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_answers(monkeypatch, TimeoutError())
     assert (await gateway.http.get("/virtualmachines", headers=AUTH)).status_code == 504
     found = await figures(gateway)
     assert figure(found, "apiserver_request_duration_seconds_count", purpose="request", code="none") == 1

@@ -218,6 +218,7 @@ def remade(namespace: str) -> Event:
 def few_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "NAMESPACES_KEPT", 2)
     monkeypatch.setattr(module, "REQUESTS_KEPT", 2)
+    monkeypatch.setattr(module, "SAME_KEPT", 3)
 
 
 @pytest.mark.anyio
@@ -252,6 +253,18 @@ async def test_of_requests_the_latest_are_kept() -> None:
         reviews = [len(records.of_machine("ns", "a", [each["auditID"]])) for each in REVIEWS]
         assert reviews == [0, 1, 1]
         assert [len(records.of_request(name)) for name in ("a", "b", "c", "d")] == [0, 2, 1, 0]
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("few_kept")
+async def test_of_requests_of_one_id_the_latest_are_kept_and_they_are_as_late_as_the_last() -> None:
+    access = {"time": "", "user": "u", "tenant": "t", "namespace": "n", "verb": "get", "verdict": ""}
+    with logs() as (_, access_log, records):
+        for code, name in enumerate("aaaaabac", start=200):
+            access_log.write(lines([{**access, "request_id": name, "code": code}]))
+        await records.catch_up()
+        assert [record.code for record in records.of_request("a")] == [203, 204, 206]
+        assert [len(records.of_request(name)) for name in "bc"] == [0, 1]
 
 
 @pytest.mark.anyio

@@ -58,13 +58,15 @@ def describe(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Response:
-    """An answer as it came: its code, its decoded body, and the `Warning` headers beside it."""
+    """An answer as it came: its code, its decoded body, and of its headers `Warning` and `Retry-After`."""
 
     code: int
     body: Object
     warnings: list[str] = field(default_factory=list)
     text: bytes = b""
     """The body as it came, which is JSON where it was no refusal."""
+    retry_after: str = ""
+    """Seconds, or a date; empty where the server does not say."""
 
 
 class KubeClient:
@@ -131,7 +133,8 @@ class KubeClient:
             response.release()
         is_message = response.status >= 400 or response.content_type == "text/plain"
         decoded = _message(response.status, text) if is_message else _decode(text, f"The answer to {method} {path}")
-        return Response(response.status, decoded, response.headers.getall("Warning", []), text)
+        warnings, retry_after = response.headers.getall("Warning", []), response.headers.get("Retry-After", "")
+        return Response(response.status, decoded, warnings, text, retry_after)
 
     async def request(self, method: str, path: str, **kwargs: Any) -> Object:
         """`send`, but a refusal is raised as `KubeError`."""

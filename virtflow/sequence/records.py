@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections import OrderedDict, defaultdict
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Collection
 from datetime import datetime
 from pathlib import Path
@@ -41,6 +41,8 @@ RESOURCES = frozenset(
 )
 REQUESTS_KEPT = 20_000
 """Of the gateway, the latest: a request's evidence is asked for as soon as its machine runs."""
+SAME_KEPT = 20
+"""Of those with one id, the latest: callers choose theirs, and may choose the same for ever."""
 NAMESPACES_KEPT = 100
 """Of those that are gone, the latest: an activity that is tried again may ask after the scenario's end."""
 SLICE = 0.001
@@ -163,18 +165,19 @@ class _Namespace:
 
 
 class _Latest(Generic[Item]):
-    """What came under the latest keys."""
+    """What came last under the latest keys. A key is as late as what came last under it."""
 
     def __init__(self) -> None:
-        self._items: OrderedDict[str, list[Item]] = OrderedDict()
+        self._items: OrderedDict[str, deque[Item]] = OrderedDict()
 
     def add(self, key: str, item: Item) -> None:
-        self._items.setdefault(key, []).append(item)
+        self._items.setdefault(key, deque(maxlen=SAME_KEPT)).append(item)
+        self._items.move_to_end(key)
         if len(self._items) > REQUESTS_KEPT:
             self._items.popitem(last=False)
 
     def get(self, key: str) -> list[Item]:
-        return self._items.get(key, [])
+        return [*self._items.get(key, ())]
 
 
 class _Log:
