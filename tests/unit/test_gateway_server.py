@@ -125,6 +125,7 @@ async def test_a_request_behind_another_is_answered_however_late_its_body_is(
     async with gateway.connection() as connection:
         connection.send(GET + b"\r\nPOST / HTTP/1.1\r\nhost: g\r\ncontent-length: 3\r\n\r\n")
         assert b" 200 " in await connection.head()
+        monkeypatch.undo()
         # More than a turn of the loop later, which is when the connection would be gone.
         assert await serves(gateway)
         connection.send(b"two")
