@@ -1,36 +1,34 @@
 """What a client may do to the gateway's connections: real sockets and TLS, on the event loop that the gateway has."""
 
 import asyncio
-import json
 import ssl
 import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import cast
 
-import anyio
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from clusters.gateway import server as module
-from clusters.gateway.server import MAX_HEAD, MAX_HEADERS, Protocol, Server, server_of, tls_context
+from clusters.gateway.server import MAX_HEAD, MAX_HEADERS, tls_context
 from clusters.local import pki
-from virtflow.kube import Object
+from tests.unit.connection_support import (
+    GET,
+    GET_LONG,
+    LONG_ANSWER,
+    PATIENCE,
+    Running,
+    is_closed,
+    running_server,
+    serves,
+    status_of,
+    until,
+)
 
 pytestmark = pytest.mark.anyio
 
-PATIENCE = 20
 SHORT = timedelta(milliseconds=200)
-GET = b"GET / HTTP/1.1\r\nhost: gateway\r\n"
-LONG_ANSWER = 64 * 1024 * 1024
-GET_LONG = b"GET /long HTTP/1.1\r\nhost: g\r\n\r\n"
 
 
 @pytest.fixture
@@ -38,140 +36,12 @@ def anyio_backend() -> tuple[str, dict[str, bool]]:
     return "asyncio", {"use_uvloop": True}
 
 
-@dataclass
-class Connection:
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
-
-    def send(self, data: bytes) -> None:
-        self.writer.write(data)
-
-    async def head(self) -> bytes:
-        return await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), PATIENCE)
-
-    async def rest(self) -> bytes:
-        """All until the gateway closes the connection."""
-        return await asyncio.wait_for(self.reader.read(), PATIENCE)
-
-    async def served(self) -> None:
-        """One request, after which the connection is idle."""
-        self.send(GET + b"\r\n")
-        assert b" 200 " in await self.head()
-
-    def look_away(self) -> None:
-        """From here on nothing that the gateway sends is seen, not even that it closes."""
-        cast("asyncio.ReadTransport", self.writer.transport).pause_reading()
-
-
-@dataclass
-class Running:
-    server: Server
-    port: int
-    trust: ssl.SSLContext
-
-    @property
-    def protocol(self) -> Protocol:
-        """The only connection, as the gateway sees it."""
-        (protocol,) = self.server.server_state.connections
-        assert isinstance(protocol, Protocol)
-        return protocol
-
-    @property
-    def paused(self) -> bool:
-        """Whether a client has left so much unread that no more is written."""
-        return any(each.flow.write_paused for each in self.server.server_state.connections)
-
-    @asynccontextmanager
-    async def connection(self, *, tls: bool = True) -> AsyncIterator[Connection]:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.trust if tls else None)
-        try:
-            yield Connection(reader, writer)
-        finally:
-            writer.transport.abort()
-            await asyncio.sleep(0)
-
-
-async def echo(request: Request) -> Response:
-    return Response(await request.body())
-
-
-async def early(_: Request) -> Response:
-    return Response("no", 413)
-
-
-class AtItsBeginning:
-    """Begins to answer before the body is there, and ends when it is."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        body = await Request(scope, receive).body()
-        await send({"type": "http.response.body", "body": body})
-
-
-async def held(request: Request) -> Response:
-    """Answered when the test wants it."""
-    await request.app.state.released.wait()
-    return Response()
-
-
-class Long:
-    """All of it is sent at once, so that the request is answered long before somebody has read it."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        for has_more in (True, False):
-            await send({"type": "http.response.body", "body": b"x" * (LONG_ANSWER // 2), "more_body": has_more})
-
-
 @pytest.fixture
 async def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Running]:
     # So long that no connection ends in a test's time because of it.
     monkeypatch.setattr(module, "ANSWER_LIMIT", timedelta(seconds=10 * PATIENCE))
-    ca = pki.authority(tmp_path, "ca")
-    pair = pki.issue(ca, tmp_path, "gateway", "gateway", names=("127.0.0.1",))
-    routes = [
-        Route("/", echo, methods=["GET", "POST"]),
-        Route("/early", early, methods=["POST"]),
-        Route("/begun", AtItsBeginning(), methods=["POST"]),
-        Route("/long", Long()),
-        Route("/held", held),
-    ]
-    app = Starlette(routes=routes)
-    app.state.released = asyncio.Event()
-    server = server_of(app, 0, pair.cert, pair.key)
-    serving = asyncio.create_task(server.serve())
-    await until(lambda: server.started)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    yield Running(server, port, ssl.create_default_context(cafile=str(tmp_path / "ca.crt")))
-    app.state.released.set()
-    server.should_exit = True
-    await serving
-
-
-def status_of(answer: bytes) -> Object:
-    head, _, body = answer.partition(b"\r\n\r\n")
-    status: Object = json.loads(body)
-    assert head.startswith(b"HTTP/1.1 %d " % status["code"])
-    assert b"connection: close" in head.lower()
-    assert status["kind"] == "Status"
-    return status
-
-
-async def until(condition: Callable[[], bool]) -> bool:
-    with anyio.fail_after(PATIENCE):
-        while not condition():  # noqa: ASYNC110 - of somebody else's state
-            await asyncio.sleep(0.01)
-    return True
-
-
-async def is_closed(gateway: Running) -> bool:
-    return await until(lambda: not gateway.server.server_state.connections)
-
-
-async def serves(gateway: Running) -> bool:
-    async with gateway.connection() as connection:
-        connection.send(GET + b"connection: close\r\n\r\n")
-        return (await connection.rest()).startswith(b"HTTP/1.1 200 ")
+    async with running_server(tmp_path) as running:
+        yield running
 
 
 @pytest.mark.parametrize(
@@ -226,7 +96,7 @@ async def test_a_trailer_is_no_header(gateway: Running, trailers: bytes, apart: 
     async with gateway.connection() as connection:
         if apart:
             connection.send(TRAILED)
-            await until(lambda: bool(gateway.server.server_state.connections) and gateway.protocol.cycle is not None)
+            await until(lambda: any(each.cycle for each in gateway.protocols))
             connection.send(trailers)
         else:
             connection.send(TRAILED + trailers)
@@ -255,6 +125,7 @@ async def test_a_request_behind_another_is_answered_however_late_its_body_is(
     async with gateway.connection() as connection:
         connection.send(GET + b"\r\nPOST / HTTP/1.1\r\nhost: g\r\ncontent-length: 3\r\n\r\n")
         assert b" 200 " in await connection.head()
+        monkeypatch.undo()
         # More than a turn of the loop later, which is when the connection would be gone.
         assert await serves(gateway)
         connection.send(b"two")
@@ -373,7 +244,8 @@ async def test_who_reads_is_not(gateway: Running) -> None:
 
 async def close_idle(gateway: Running) -> None:
     """uvicorn's timer does, in its time."""
-    gateway.protocol.timeout_keep_alive_handler()
+    (protocol,) = gateway.protocols
+    protocol.timeout_keep_alive_handler()
 
 
 async def stop(gateway: Running) -> None:
