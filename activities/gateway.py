@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import replace
 from datetime import timedelta
+from urllib.parse import quote
 
 import aiohttp
 import yaml
@@ -58,9 +59,7 @@ class Gateway:
             *await self._authorization(request),
             *request.headers.items(),
         ]
-        path = "/virtualmachines" + (f"/{request.name}" if request.name else "")
-        if request.namespace:
-            path += f"?namespace={request.namespace}"
+        path = path_of(request.name, request.namespace)
         body = None
         if request.manifest is not None:
             headers.append(("Content-Type", "application/yaml"))
@@ -139,13 +138,20 @@ class Gateway:
 
     async def _created_before(self, request: GatewayRequest, request_id: str) -> GatewayAnswer | None:
         """The object, if what is in the way of a retried create is what the first try made."""
-        name = yaml.load(request.manifest or "", Loader=yaml.CSafeLoader)["metadata"]["name"]
+        metadata = yaml.load(request.manifest or "", Loader=yaml.CSafeLoader)["metadata"]
         headers = [ACCEPT, *await self._authorization(request)]
-        there = await self._exchange("GET", f"/virtualmachines/{name}", headers, None)
+        path = path_of(metadata["name"], request.namespace or metadata.get("namespace"))
+        there = await self._exchange("GET", path, headers, None)
         labels = there.body.get("metadata", {}).get("labels", {}) if there.code == 200 else {}
         if not request.labels or not request.labels.items() <= labels.items():
             return None
         return GatewayAnswer(201, there.body, there.warnings, request_id)
+
+
+def path_of(name: str | None, namespace: str | None) -> str:
+    """The gateway's path and query for one virtual machine, or all of them."""
+    path = "/virtualmachines" + (f"/{quote(name, safe='')}" if name else "")
+    return path + (f"?namespace={quote(namespace, safe='')}" if namespace else "")
 
 
 def retry_after(header: str) -> timedelta | None:

@@ -5,7 +5,7 @@ as the tenant, give back what was answered. Nobody's body is read before they ar
 they are again: it may have taken longer than their token, or the review of it, is good for.
 
 No header of the caller's is ever passed on: the request to the kube-apiserver is made anew, out of what was checked.
-What the kube-apiserver answered is not interpreted: its code, body and warnings go back as they came.
+What the kube-apiserver answered is not interpreted: its code, body, warnings and Retry-After go back as they came.
 
 Paths and methods that are not offered are refused before anybody is authenticated: /openapi.json tells anybody which
 are, so there is nothing to keep.
@@ -134,7 +134,10 @@ def public_routes(upstream: Upstream, metrics: Metrics) -> list[Route]:
     readiness = Readiness(upstream)
 
     async def readyz(_: Request) -> Response:
-        code = await readiness.code()
+        try:
+            code = await readiness.code()
+        except TimeoutError:
+            raise StatusError(504, "The kube-apiserver did not say in time whether it is ready.") from None
         if code != 200:
             raise StatusError(503, f"The kube-apiserver says it is not ready ({code}).")
         return respond(200, {"status": "ok"})

@@ -1,7 +1,7 @@
-"""What an activity makes of the gateway's answer that it is to come again."""
+"""Where an activity sends its requests, and what it makes of the gateway's answers."""
 
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -25,15 +25,60 @@ from workflows.tenant_models import Tenant
 pytestmark = pytest.mark.anyio
 
 
+async def test_a_retried_create_looks_where_the_first_try_made_it(tmp_path: Path) -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        asked.append((request.method, request.raw_path))
+        if request.method == "POST":
+            return web.json_response({"message": "it is there already"}, status=409)
+        return web.json_response({"metadata": {"labels": {"run": "this"}}})
+
+    tenant, labels = Tenant("t", "t", ["u"]), {"run": "this"}
+    in_query = GatewayRequest(
+        tenant,
+        Verb.CREATE,
+        manifest="metadata: {name: test-vm}",
+        namespace="a&b",
+        bearer=Bearer.NONE,
+        labels=labels,
+    )
+    in_manifest = dataclasses.replace(
+        in_query, namespace=None, manifest="metadata: {name: test-vm, namespace: tenant-b}"
+    )
+    environment = ActivityEnvironment()
+    environment.info = dataclasses.replace(environment.info, attempt=2)
+    async with answering(answer, tmp_path) as gateway:
+        answers = [await environment.run(gateway.send, request) for request in (in_query, in_manifest)]
+    assert [each.code for each in answers] == [201, 201]
+    assert asked == [
+        ("POST", "/virtualmachines?namespace=a%26b"),
+        ("GET", "/virtualmachines/test-vm?namespace=a%26b"),
+        ("POST", "/virtualmachines"),
+        ("GET", "/virtualmachines/test-vm?namespace=tenant-b"),
+    ]
+
+
+async def test_a_name_is_one_part_of_the_path(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        asked.append(request.raw_path)
+        return web.json_response({})
+
+    request = GatewayRequest(Tenant("t", "t", ["u"]), Verb.GET, name="a/b?c#d", bearer=Bearer.NONE)
+    async with answering(answer, tmp_path) as gateway:
+        await ActivityEnvironment().run(gateway.send, request)
+    assert asked == ["/virtualmachines/a%2Fb%3Fc%23d"]
+
+
 @asynccontextmanager
-async def refusing(headers: dict[str, str], folder: Path) -> AsyncIterator[Gateway]:
-    """The activity, and a gateway that has no room."""
-
-    async def refuse(_: web.BaseRequest) -> web.Response:
-        return web.json_response({"message": "too many"}, status=429, headers=headers)
-
+async def answering(
+    answer: Callable[[web.BaseRequest], Awaitable[web.Response]], folder: Path
+) -> AsyncIterator[Gateway]:
+    """The activity, and a gateway that is played."""
     app = web.Application()
-    app.router.add_route("*", "/{path:.*}", refuse)
+    app.router.add_route("*", "/{path:.*}", answer)
     pki.authority(folder, "ca")
     async with TestServer(app) as server, aiohttp.ClientSession() as http:
         endpoints = Endpoints(
@@ -57,8 +102,11 @@ async def refusing(headers: dict[str, str], folder: Path) -> AsyncIterator[Gatew
 async def test_it_comes_again_when_it_was_told_to(
     tmp_path: Path, header: dict[str, str], delay: timedelta | None
 ) -> None:
+    async def refuse(_: web.BaseRequest) -> web.Response:
+        return web.json_response({"message": "too many"}, status=429, headers=header)
+
     request = GatewayRequest(Tenant("t", "t", ["u"]), Verb.LIST, bearer=Bearer.NONE)
-    async with refusing(header, tmp_path) as gateway:
+    async with answering(refuse, tmp_path) as gateway:
         with pytest.raises(ApplicationError, match="429") as refused:
             await ActivityEnvironment().run(gateway.send, request)
     assert refused.value.next_retry_delay == delay

@@ -111,6 +111,15 @@ async def test_however_many_ask_whether_it_is_ready_the_apiserver_is_asked_once(
     assert len(gateway.fake.requests) == 1
 
 
+async def test_an_apiserver_that_does_not_say_in_time_whether_it_is_ready_is_504(
+    gateway: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_answers(monkeypatch, TimeoutError())
+    response = await gateway.http.get("/readyz")
+    assert is_status(response, 504, "Timeout")
+    assert "ready" in response.json()["message"]
+
+
 async def test_who_leaves_takes_nobodys_answer_with_them(gateway: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(readiness, "TIMEOUT", timedelta(seconds=30))
     gateway.fake.open.clear()
