@@ -139,7 +139,7 @@ class Scenario:
         with self._step():
             if order.namespace not in self._owners:
                 raise _refusal(
-                    f"Tenant {order.name} has no namespace {order.namespace}: what is changed keeps its own."
+                    f"{order.name} has no namespace {order.namespace}: a tenant that is changed keeps its own."
                 )
             _check_owner(self._owners[order.namespace], order)
             return await _make_tenant(order)
