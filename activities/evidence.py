@@ -43,7 +43,9 @@ class Evidence:
             writes = self._records.of_machine(machine.namespace, machine.name, review_ids(request_id, records))
             return observe_request_and_create(evidence, records, writes)
 
-        return await self._once_complete(observe, lambda arrows: all(arrow.observed for arrow in arrows))
+        return await self._once_complete(
+            observe, lambda arrows: all(arrow.observed for arrow in arrows), COMPLETE_WITHIN
+        )
 
     @activity.defn
     async def observe_scale_decisions(self, target: ReplicaSetRef) -> list[ScaleDecision]:
@@ -55,7 +57,7 @@ class Evidence:
             return observe_scale_decisions(self._records.of_namespace(target.namespace), target, autoscaler["spec"])
 
         return await self._once_complete(
-            observe, lambda decisions: all(decision.utilization is not None for decision in decisions)
+            observe, lambda decisions: all(each.utilization is not None for each in decisions), COMPLETE_WITHIN
         )
 
     @activity.defn
@@ -78,7 +80,7 @@ class Evidence:
         self,
         observe: Callable[[], Observation],
         is_complete: Callable[[Observation], bool],
-        within: timedelta = COMPLETE_WITHIN,
+        within: timedelta,
     ) -> Observation:
         """What is on record once it is complete, or what is on record when the time is over.
 

@@ -233,10 +233,3 @@ async def test_an_account_whose_namespace_is_no_tenants_is_refused(tenant: Tenan
 async def test_it_is_ready(gateway_url: str, ca_cert: Path) -> None:
     async with client(gateway_url, ca_cert, None) as http:
         assert (await http.get("/readyz")).status_code == 200
-
-
-async def test_who_asks_for_a_websocket_is_answered_like_others(gateway_url: str, ca_cert: Path) -> None:
-    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
-    async with client(gateway_url, ca_cert, None) as http:
-        answer = await http.get("/virtualmachines", headers={**headers, "Sec-WebSocket-Key": "dGhlIHNhbXBsZQ=="})
-    assert (answer.status_code, answer.json()["kind"]) == (401, "Status")
