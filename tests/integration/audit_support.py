@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Written", "succeeded"]
+__all__ = ["Written", "succeeded", "unanswered"]
 
 CONTROLLER = "system:serviceaccount:kubevirt:kubevirt-controller"
 
@@ -40,19 +40,28 @@ class Written:
 
 def succeeded(audit_log: Path, namespace: str) -> Iterator[Written]:
     """virt-controller's in a namespace, without those to subresources, in the order of their answers."""
+    for event in _writes(audit_log, namespace):
+        if event["responseStatus"]["code"] < 300:
+            ref, answer = event["objectRef"], event.get("responseObject", {})
+            name = ref.get("name") or answer.get("metadata", {}).get("name", "")
+            yield Written(event["verb"], ref["resource"], name, answer, event.get("requestObject"))
+
+
+def unanswered(audit_log: Path, namespace: str, resource: str) -> int:
+    """How many of its creates were cut short: it was killed before the answer, and the object may be stored or not."""
+    return sum(
+        (event["verb"], event["objectRef"]["resource"]) == ("create", resource)
+        and event["responseStatus"]["code"] == 504
+        for event in _writes(audit_log, namespace)
+    )
+
+
+def _writes(audit_log: Path, namespace: str) -> Iterator[dict[str, Any]]:
     with audit_log.open(encoding="utf-8") as lines:
         for line in lines:
             if f'"namespace":"{namespace}"' not in line:
                 continue
             event = json.loads(line)
             ref = event["objectRef"]
-            if (
-                event["user"]["username"] != CONTROLLER
-                or event["responseStatus"]["code"] >= 300
-                or ref["namespace"] != namespace
-                or "subresource" in ref
-            ):
-                continue
-            answer = event.get("responseObject", {})
-            name = ref.get("name") or answer.get("metadata", {}).get("name", "")
-            yield Written(event["verb"], ref["resource"], name, answer, event.get("requestObject"))
+            if event["user"]["username"] == CONTROLLER and ref["namespace"] == namespace and "subresource" not in ref:
+                yield event

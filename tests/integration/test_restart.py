@@ -18,7 +18,7 @@ import pytest
 
 from clusters.local import LocalCluster
 from clusters.supervisor import Supervisor
-from tests.integration.audit_support import Written, succeeded
+from tests.integration.audit_support import Written, succeeded, unanswered
 from tests.integration.support import PATIENCE, Tenant, make_template, tenant_on
 from virtflow.kube import Informer, KubeError, Object
 from virtflow.kube.resources import LEASES, PODS, VMIRS, VMIS, VMS
@@ -213,7 +213,8 @@ async def test_killed_at_fifty_random_moments_it_comes_to_the_same_end(
     pods = Counter(each.owner for each in writes if (each.verb, each.resource) == ("create", PODS.plural))
     starts = Counter((each.owner, generation(each)) for each in made if each not in of_set)
     assert len(made) >= MACHINES
-    assert pods.keys() <= {each.uid for each in made}
+    unknown = pods.keys() - {each.uid for each in made}
+    assert len(unknown) <= unanswered(audit_log, tenant.namespace, VMIS.plural), f"seed {SEED}"
     assert {owner: count for owner, count in pods.items() if count > 1} == {}, f"seed {SEED}"
     assert {start: count for start, count in starts.items() if count > 1} == {}, f"seed {SEED}"
     assert most_at_once(writes, {each.name for each in of_set}) <= max(wishes.replicas), f"seed {SEED}"
