@@ -48,7 +48,7 @@ def succeeded(audit_log: Path, namespace: str) -> Iterator[Written]:
 
 
 def unanswered(audit_log: Path, namespace: str, resource: str) -> int:
-    """How many of its creates were cut short: it was killed before the answer, and the object may be stored or not."""
+    """How many of its creates its death cut short: the object may be stored all the same, or not."""
     return sum(
         (event["verb"], event["objectRef"]["resource"]) == ("create", resource)
         and event["responseStatus"]["code"] == 504
