@@ -112,9 +112,9 @@ async def _open_sessions(endpoints: Endpoints | None) -> Sessions | None:
 
 
 async def _remove(kube: KubeClient, by_run: dict[str, list[Found]]) -> None:
-    objects = [found for found_of_run in by_run.values() for found in found_of_run]
-    with phase(f"Removing {len(objects)} objects of {', '.join(by_run)}"):
-        stays = await remove_leftovers(kube, objects, _selector(list(by_run)))
+    count = sum(map(len, by_run.values()))
+    with phase(f"Removing {count} objects of {', '.join(by_run)}"):
+        stays = await remove_leftovers(kube, _selector(list(by_run)))
     if stays:
         raise LeftBehindError("Not everything has gone. " + ". ".join(stays) + ".")
 

@@ -6,7 +6,7 @@ Who cleans up by a list of its own deletes does not find what it never knew of; 
 import asyncio
 import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -33,31 +33,35 @@ async def find_leftovers(kube: KubeClient, selector: str = RUN) -> Inventory:
 
 
 async def sweep(kubeconfig: Path, selector: str) -> list[str]:
-    """Remove everything that a selector says; return what stays, and why."""
+    """`remove_leftovers` for who has no client."""
     async with await KubeClient.connect(kubeconfig) as kube:
-        leftovers = await find_leftovers(kube, selector)
-        return await remove_leftovers(kube, leftovers.objects, selector)
+        return await remove_leftovers(kube, selector)
 
 
 async def left_by(kubeconfig: Path, run: str) -> list[str]:
     """What a run has left and nobody removes, once nothing of it goes any more."""
     async with await KubeClient.connect(kubeconfig) as kube:
-        return await _named(kube, await _until_gone(kube, f"{RUN}={run}"))
+        return await _named(kube, await _until_gone(kube, f"{RUN}={run}"), {})
 
 
-async def remove_leftovers(kube: KubeClient, leftovers: Sequence[Found], selector: str) -> list[str]:
-    """Delete these, and wait until nothing that the selector says is there; return what stays, and why.
+async def remove_leftovers(kube: KubeClient, selector: str) -> list[str]:
+    """Delete what a selector says until nothing of it is there; return what stays, and why.
 
     Gives up when nothing has gone for `STALLED_AFTER`, however much there is.
     """
-    uids = {found.uid for found in leftovers}
-    # What has an owner among them goes with it.
-    outermost = [found for found in leftovers if not found.owners & uids]
-    # Namespaces first: nothing can be made in them any more, so no controller puts back what is deleted after.
-    namespaces = [found for found in outermost if found.resource == NAMESPACES]
-    others = [found for found in outermost if found.resource != NAMESPACES]
-    refused = await _delete(kube, namespaces) | await _delete(kube, others)
-    return await _named(kube, await _until_gone(kube, selector), refused)
+    refused: dict[str, str] = {}
+
+    async def delete(left: Inventory) -> None:
+        refused.clear()
+        uids = {found.uid for found in left.objects}
+        # What has an owner among them goes with it.
+        todo = [found for found in left.objects if not found.is_deleted and not found.owners & uids]
+        # Namespaces first: nothing can be made in them any more, so no controller puts back what is deleted after.
+        for are_namespaces in (True, False):
+            of_kind = [found for found in todo if (found.resource == NAMESPACES) is are_namespaces]
+            refused.update(await _delete(kube, of_kind))
+
+    return await _named(kube, await _until_gone(kube, selector, delete), refused)
 
 
 async def _delete(kube: KubeClient, objects: Sequence[Found]) -> dict[str, str]:
@@ -70,18 +74,18 @@ async def _delete(kube: KubeClient, objects: Sequence[Found]) -> dict[str, str]:
             try:
                 await kube.delete(found.resource, found.name, found.namespace or None, uid=found.uid)
             except KubeError as error:
-                # A conflict: it has gone, and another has come in its place.
-                if error.code != 409:
-                    refused[found.uid] = f"there, its deletion was refused: {error.message}"
+                refused[found.uid] = f"its deletion was refused: {error.message}"
             except NO_ANSWER as error:
-                refused[found.uid] = f"there, its deletion had no answer ({describe(error)})"
+                refused[found.uid] = f"its deletion had no answer ({describe(error)})"
 
     await asyncio.gather(*(delete(found) for found in objects))
     return refused
 
 
-async def _until_gone(kube: KubeClient, selector: str) -> Inventory:
-    """What is there when nothing goes any more; empty when all is gone."""
+async def _until_gone(
+    kube: KubeClient, selector: str, act: Callable[[Inventory], Awaitable[None]] | None = None
+) -> Inventory:
+    """What is there when nothing goes any more; empty when all is gone. `act` on what there is at each look."""
     clock = asyncio.get_running_loop().time
     fewest, since = math.inf, clock()
     while True:
@@ -98,24 +102,25 @@ async def _until_gone(kube: KubeClient, selector: str) -> Inventory:
                 fewest, since = len(left.objects), clock()
             if clock() - since > STALLED_AFTER.total_seconds():
                 return left
+            if act:
+                await act(left)
         await asyncio.sleep(LOOK_EVERY.total_seconds())
 
 
-async def _named(kube: KubeClient, left: Inventory, reasons: Mapping[str, str] | None = None) -> list[str]:
+async def _named(kube: KubeClient, left: Inventory, reasons: Mapping[str, str]) -> list[str]:
     """Each with the reason that is known by its uid, or with what holds it."""
     namespaces = {found.name for found in left.objects if found.resource == NAMESPACES}
     # Not what is in a namespace that is there, too: that names what holds it.
     outermost = [found for found in left.objects if found.namespace not in namespaces]
-    known = reasons or {}
-    lines = [f"{found} is {known.get(found.uid) or await _why_there(kube, found)}" for found in outermost]
+    lines = [f"{found} is there: {reasons.get(found.uid) or await _why_there(kube, found)}" for found in outermost]
     return [*lines, *map(_unseen, left.unseen)]
 
 
 async def _why_there(kube: KubeClient, found: Found) -> str:
     if found.resource == NAMESPACES:
         with contextlib.suppress(KubeError, *NO_ANSWER):
-            return f"there: {await what_holds(kube, await kube.get(NAMESPACES, found.name))}"
-    return f"there, {_held_by(found)}"
+            return await what_holds(kube, await kube.get(NAMESPACES, found.name))
+    return _held_by(found)
 
 
 async def what_holds(kube: KubeClient, namespace: Object) -> str:
@@ -130,7 +135,7 @@ async def what_holds(kube: KubeClient, namespace: Object) -> str:
     held = [found for found in inside.objects if found.finalizers]
     # Without a finalizer: a pod whose node does not say that it has ended.
     going = [found for found in inside.objects if found.is_deleted and not found.finalizers]
-    named = [f"{found} is there, {_held_by(found)}" for found in [*held, *going][:NAMED_AT_MOST]]
+    named = [f"{found} is {_held_by(found)}" for found in [*held, *going][:NAMED_AT_MOST]]
     others = len(inside.objects) - len(named)
     if others:
         named.append(f"{others} {'other objects are' if named else 'objects are'} there")
