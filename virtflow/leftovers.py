@@ -6,6 +6,7 @@ Who cleans up by a list of its own deletes does not find what it never knew of; 
 import asyncio
 import contextlib
 import math
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +26,9 @@ LOOKED_WITHIN = timedelta(seconds=15)
 AT_ONCE = 10
 NAMED_AT_MOST = 10
 """Objects in a sentence: of more their number says enough."""
+
+
+now = time.monotonic
 
 
 async def find_leftovers(kube: KubeClient, selector: str = RUN) -> Inventory:
@@ -86,21 +90,20 @@ async def _until_gone(
     kube: KubeClient, selector: str, act: Callable[[Inventory], Awaitable[None]] | None = None
 ) -> Inventory:
     """What is there when nothing goes any more; empty when all is gone. `act` on what there is at each look."""
-    clock = asyncio.get_running_loop().time
-    fewest, since = math.inf, clock()
+    fewest, since = math.inf, now()
     while True:
         try:
             left = await find_leftovers(kube, selector)
         except (KubeError, *NO_ANSWER):
             # A kube-apiserver that comes back soon is no reason to give up.
-            if clock() - since > STALLED_AFTER.total_seconds():
+            if now() - since > STALLED_AFTER.total_seconds():
                 raise
         else:
             if not left.objects and not left.unseen:
                 return left
             if len(left.objects) < fewest:
-                fewest, since = len(left.objects), clock()
-            if clock() - since > STALLED_AFTER.total_seconds():
+                fewest, since = len(left.objects), now()
+            if now() - since > STALLED_AFTER.total_seconds():
                 return left
             if act:
                 await act(left)
@@ -138,9 +141,9 @@ async def what_holds(kube: KubeClient, namespace: Object) -> str:
     named = [f"{found} is {_held_by(found)}" for found in [*held, *going][:NAMED_AT_MOST]]
     others = len(inside.objects) - len(named)
     if others:
-        named.append(f"{others} {'other objects are' if named else 'objects are'} there")
+        named.append(f"{others} more" if named else f"objects in it: {others}")
     if inside.objects and not held and not going:
-        named.append("none of them has been deleted: kube-controller-manager, which does it, is down or behind")
+        named.append("none of them is being deleted: kube-controller-manager, which does it, is down or behind")
     return (
         "; ".join([*said, *named, *map(_unseen, inside.unseen)])
         or "it is empty, and says nothing: is kube-controller-manager running?"
