@@ -56,9 +56,10 @@ def collect_garbage(settings: Settings, *, runs: Sequence[str], delete: bool, ku
 
 
 async def _collect(kubeconfig: Path, endpoints: Endpoints | None, runs: Sequence[str], delete: bool) -> ExitCode:
-    sessions = await _open_sessions(endpoints)
     async with await _connected(kubeconfig) as kube:
         found = await find_leftovers(kube, _selector(runs) if runs else RUN)
+        # Asked afterwards: of a run that begins meanwhile, nothing has been found yet.
+        sessions = await _open_sessions(endpoints)
         by_run = {
             run: list(objects) for run, objects in groupby(sorted(found.objects, key=_run_label), key=_run_label)
         }
@@ -120,7 +121,7 @@ async def _remove(kube: KubeClient, by_run: dict[str, list[Found]]) -> None:
 
 
 def _show(run: str, objects: Sequence[Found], sessions: Sessions | None) -> None:
-    use = f", in use: {sessions[run]} of its workflows are open" if sessions and sessions[run] else ""
+    use = f", in use (open workflows: {sessions[run]})" if sessions and sessions[run] else ""
     console.print(f"\n[bold]{run}[/]{use}")
     table = Table("AGE", "KIND", "NAME", "FINALIZERS", box=None, pad_edge=False)
     for found in objects:
@@ -144,6 +145,6 @@ def _advise(by_run: dict[str, list[Found]], chosen: Sequence[str], delete: bool)
     spared = [run for run in by_run if run not in chosen]
     if spared:
         console.print(
-            f"Spared, because in use or maybe so: {', '.join(spared)}. Named by --run, it is removed all the same.",
+            f"Spared, because in use or maybe so: {', '.join(spared)}. What --run names is removed all the same.",
             markup=False,
         )

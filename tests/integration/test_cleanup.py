@@ -223,7 +223,7 @@ async def test_what_a_terminated_scenario_left_is_found_and_removed_when_its_ses
 
     code, said = await virtflow.run("gc", "--delete")
     assert code == 0
-    assert f"{session.run}, in use: 1 of its workflows are open" in said
+    assert f"{session.run}, in use (open workflows: 1)" in said
     assert f"Spared, because in use or maybe so: {session.run}." in said
 
     await session.handle.terminate("a test")

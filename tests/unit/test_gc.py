@@ -83,7 +83,7 @@ async def test_a_run_in_use_is_shown_and_spared(
     assert {path for path in cluster.objects if "r1" in path} == set()
     assert len(cluster.objects) == 2
     said = capsys.readouterr().out
-    assert "r2, in use: 3 of its workflows are open" in said
+    assert "r2, in use (open workflows: 3)" in said
     assert "Spared, because in use or maybe so: r2." in said
 
 
