@@ -105,6 +105,6 @@ class VirtualMachines:
         cause = await self._causes.of_machine(machine, vm, instance)
         state = self._state(machine)
         return gave_up(
-            f"VirtualMachine {machine.namespace}/{machine.name} did not {what} within {within / SECOND:.0f} s: {cause}. "
-            f"It is {state.printable_status or 'nothing yet'}, its instance {state.phase or 'nothing yet'}."
+            f"VirtualMachine {machine.namespace}/{machine.name} did not {what} within {within / SECOND:.0f} s: "
+            f"{cause}. It is {state.printable_status or 'nothing yet'}, its instance {state.phase or 'nothing yet'}."
         )
