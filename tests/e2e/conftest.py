@@ -14,13 +14,17 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pytest_bdd.parser import Feature, Step
 from pytest_bdd.parser import Scenario as GherkinScenario
 from pytest_bdd.scenario import scenario_wrapper_template_registry
-from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
-from temporalio.exceptions import ApplicationError
+from temporalio.client import (
+    Client,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowUpdateFailedError,
+)
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.workflow import UpdateMethodMultiParam
 
 from clusters.endpoints import Endpoints
-from load.runner import LoadError
 from tests.e2e import steps
 from tests.e2e.check import check_features
 from tests.e2e.report import Report
@@ -30,11 +34,12 @@ from virtflow.errors import InfrastructureError, InputError, explain
 from virtflow.leftovers import sweep
 from virtflow.temporal import TASK_QUEUE, answering, connect
 from virtflow.terminal import console, phase
-from workflows.failures import root_cause, words_of
+from virtflow.verdicts import VERDICTS, verdict_on
+from workflows.failures import FailureType
 from workflows.labels import SCENARIO, labels_of
 from workflows.models import ScenarioOrder
 from workflows.options import IDLE_TIMEOUT
-from workflows.scenario import Scenario
+from workflows.scenario import ENDINGS, Scenario
 
 STEP_LIMIT = timedelta(minutes=45)
 UNDONE_LIMIT = timedelta(minutes=15)
@@ -88,9 +93,24 @@ class Session:
         update_id = f"{self._position:03}-{self._asked}-{digest}"
 
         try:
-            return talk(self._portal, STEP_LIMIT, lambda: self._handle.execute_update(update, order, id=update_id))
+            return talk(self._portal, STEP_LIMIT, lambda: self._update(update, order, update_id))
         except WorkflowUpdateFailedError as error:
-            raise _failure(error) from None
+            raise verdict_on(error) from None
+
+    async def _update(
+        self, update: UpdateMethodMultiParam[[Any, Order], Result], order: Order, update_id: str
+    ) -> Result:
+        try:
+            return await self._handle.execute_update(update, order, id=update_id)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            # It is over and undone, which Temporal says no more of than that.
+            status = (await self._handle.describe()).status
+            # Whoever terminates it leaves it no moment to know of it.
+            was_killed = status is WorkflowExecutionStatus.TERMINATED
+            ended_by = FailureType.CANCELLED if was_killed else await self._handle.query(Scenario.ended_by)
+            raise VERDICTS[ended_by](ENDINGS[ended_by]) from None
 
     def end(self) -> None:
         """End the scenario: everything it made is undone, while the next one is on its way."""
@@ -126,13 +146,6 @@ def talk(portal: BlockingPortal, limit: timedelta, call: Callable[[], Awaitable[
             return portal.call(within_limit)
     except TimeoutError:
         raise _silent(limit) from None
-
-
-def _failure(error: WorkflowUpdateFailedError) -> Exception:
-    """A load that did not work says nothing about what was under load; all else is what the step says."""
-    cause = root_cause(error)
-    ours = isinstance(cause, ApplicationError) and cause.type == LoadError.__name__
-    return InfrastructureError(words_of(cause)) if ours else AssertionError(words_of(cause))
 
 
 def _silent(limit: timedelta) -> InfrastructureError:
