@@ -21,6 +21,7 @@ from temporalio.client import (
     WorkflowHandle,
     WorkflowUpdateFailedError,
 )
+from temporalio.exceptions import ApplicationError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.workflow import UpdateMethodMultiParam
 
@@ -102,10 +103,10 @@ class Session:
     ) -> Result:
         try:
             return await self._handle.execute_update(update, order, id=update_id)
-        except RPCError as error:
-            if error.status is not RPCStatusCode.NOT_FOUND:
+        except (RPCError, WorkflowUpdateFailedError) as error:
+            if not _is_over(error):
                 raise
-            # It is over and undone, which Temporal says no more of than that.
+            # Which Temporal says no more of than that.
             status = (await self._handle.describe()).status
             # Whoever terminates it leaves it no moment to know of it.
             was_killed = status is WorkflowExecutionStatus.TERMINATED
@@ -119,8 +120,8 @@ class Session:
             try:
                 await self._handle.signal(Scenario.end)
             except RPCError as error:
-                # It has ended: somebody has cancelled or terminated it.
-                if error.status is not RPCStatusCode.NOT_FOUND:
+                # Somebody has cancelled or terminated it.
+                if not _is_over(error):
                     raise
 
         talk(self._portal, STEP_LIMIT, end)
@@ -132,6 +133,13 @@ class Session:
         except WorkflowFailureError:
             # Terminated from outside, say, it has undone nothing.
             return self._portal.call(sweep, kubeconfig, f"{SCENARIO}={self._order.labels[SCENARIO]}")
+
+
+def _is_over(error: RPCError | WorkflowUpdateFailedError) -> bool:
+    """Whether the workflow had ended when it was asked, or did so before it had answered."""
+    if isinstance(error, RPCError):
+        return error.status is RPCStatusCode.NOT_FOUND
+    return isinstance(error.cause, ApplicationError) and error.cause.type == "AcceptedUpdateCompletedWorkflow"
 
 
 def talk(portal: BlockingPortal, limit: timedelta, call: Callable[[], Awaitable[Result]]) -> Result:

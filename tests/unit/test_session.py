@@ -120,11 +120,19 @@ def test_a_step_of_a_scenario_that_is_undone_hears_why(
     assert type(raised.value) is verdict
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        RPCError("workflow update was aborted by closing workflow", RPCStatusCode.NOT_FOUND, b""),
+        WorkflowUpdateFailedError(
+            ApplicationError("The Workflow completed before.", type="AcceptedUpdateCompletedWorkflow")
+        ),
+    ],
+)
 def test_a_step_of_a_scenario_that_was_terminated_hears_so(
-    portal: BlockingPortal, monkeypatch: pytest.MonkeyPatch
+    portal: BlockingPortal, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     monkeypatch.setattr(FailingHandle, "status", WorkflowExecutionStatus.TERMINATED)
-    error = RPCError("workflow update was aborted by closing workflow", RPCStatusCode.NOT_FOUND, b"")
     with pytest.raises(CancelledError, match=r"This scenario was cancelled\."):
         session(portal, error).ask(Scenario.list_virtual_machines, "namespace")
 
