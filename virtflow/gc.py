@@ -12,8 +12,6 @@ from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 
-from rich.table import Table
-
 from clusters.endpoints import ClusterError, Endpoints
 from clusters.local import LocalCluster
 from virtflow.errors import InfrastructureError, InputError, LeftBehindError
@@ -115,23 +113,29 @@ async def _open_sessions(endpoints: Endpoints | None) -> Sessions | None:
 async def _remove(kube: KubeClient, by_run: dict[str, list[Found]]) -> None:
     count = sum(map(len, by_run.values()))
     with phase(f"Removing {count} objects of {', '.join(by_run)}"):
-        stays = await remove_leftovers(kube, _selector(list(by_run)))
-    if stays:
-        raise LeftBehindError("Not everything has gone. " + ". ".join(stays) + ".")
+        if stays := await remove_leftovers(kube, _selector(list(by_run))):
+            raise LeftBehindError(f"Not everything has gone. {'. '.join(stays)}.")
 
 
 def _show(run: str, objects: Sequence[Found], sessions: Sessions | None) -> None:
     use = f", in use (open workflows: {sessions[run]})" if sessions and sessions[run] else ""
-    console.print(f"\n[bold]{run}[/]{use}")
-    table = Table("AGE", "KIND", "NAME", "FINALIZERS", box=None, pad_edge=False)
-    for found in objects:
-        name = f"{found.namespace}/{found.name}" if found.namespace else found.name
-        table.add_row(_age(found), found.resource.kind, name, ", ".join(found.finalizers))
-    console.print(table)
+    console.print(f"\n{run}{use}", markup=False)
+    rows = [["AGE", "DELETED", "KIND", "NAME", "FINALIZERS"], *map(_row, objects)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        # Not a Table, which cuts to the terminal's width what is to be read, or searched for, in full.
+        line = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        console.print(line.rstrip(), markup=False)
 
 
-def _age(found: Found) -> str:
-    seconds = (datetime.now(UTC) - found.created).total_seconds()
+def _row(found: Found) -> list[str]:
+    name = f"{found.namespace}/{found.name}" if found.namespace else found.name
+    deleted = f"{_since(found.deleted)} ago" if found.deleted else ""
+    return [_since(found.created), deleted, found.resource.kind, name, ", ".join(found.finalizers)]
+
+
+def _since(moment: datetime) -> str:
+    seconds = (datetime.now(UTC) - moment).total_seconds()
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"

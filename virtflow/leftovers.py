@@ -59,7 +59,7 @@ async def remove_leftovers(kube: KubeClient, selector: str) -> list[str]:
         refused.clear()
         uids = {found.uid for found in left.objects}
         # What has an owner among them goes with it.
-        todo = [found for found in left.objects if not found.is_deleted and not found.owners & uids]
+        todo = [found for found in left.objects if not found.deleted and not found.owners & uids]
         # Namespaces first: nothing can be made in them any more, so no controller puts back what is deleted after.
         for are_namespaces in (True, False):
             of_kind = [found for found in todo if (found.resource == NAMESPACES) is are_namespaces]
@@ -137,7 +137,7 @@ async def what_holds(kube: KubeClient, namespace: Object) -> str:
         return "; ".join([*said, f"what is in it could not be looked at ({describe(error)})"])
     held = [found for found in inside.objects if found.finalizers]
     # Without a finalizer: a pod whose node does not say that it has ended.
-    going = [found for found in inside.objects if found.is_deleted and not found.finalizers]
+    going = [found for found in inside.objects if found.deleted and not found.finalizers]
     named = [f"{found} is {_held_by(found)}" for found in [*held, *going][:NAMED_AT_MOST]]
     others = len(inside.objects) - len(named)
     if others:
@@ -154,7 +154,7 @@ def _held_by(found: Found) -> str:
     if found.finalizers:
         plural = "s" if len(found.finalizers) > 1 else ""
         return f"held by the finalizer{plural} {', '.join(found.finalizers)}"
-    return "on its way out, without a finalizer" if found.is_deleted else "not deleted"
+    return "on its way out, without a finalizer" if found.deleted else "not deleted"
 
 
 def _unseen(kind: str) -> str:

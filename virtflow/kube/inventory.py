@@ -59,9 +59,10 @@ class Found:
         return datetime.fromisoformat(self.metadata["creationTimestamp"])
 
     @property
-    def is_deleted(self) -> bool:
-        """Somebody has asked for its end."""
-        return "deletionTimestamp" in self.metadata
+    def deleted(self) -> datetime | None:
+        """When somebody asked for its end, and any grace it was given is over."""
+        at = self.metadata.get("deletionTimestamp")
+        return datetime.fromisoformat(at) if at else None
 
     @property
     def owners(self) -> set[str]:
