@@ -53,7 +53,7 @@ pytestmark = pytest.mark.anyio
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = ROOT / "features" / "manifests"
-WITHIN = timedelta(minutes=2)
+WITHIN = timedelta(minutes=5)
 HARNESS = ("virtflow-admin", "system:serviceaccount:virtflow-system:iam-gateway")
 SPEC = TenantSpec(
     ["alice", "bob"], OPERATOR, {"pods": "20"}, [{"type": "Container", "default": {"cpu": "2", "memory": "2Gi"}}]
@@ -223,10 +223,12 @@ async def test_what_a_terminated_scenario_left_is_found_and_removed_when_its_ses
     await session.handle.execute_update(Scenario.create_virtual_machine, session.machine(tenant))
     namespace = tenant.namespace
 
-    code, said = await virtflow.run("gc", "--delete")
+    # Without --delete, which would take what other tests may have left.
+    code, said = await virtflow.run("gc")
     assert code == 0
     assert f"{session.run}, in use (open workflows: 1)" in said
-    assert f"Spared, because in use or maybe so: {session.run}." in said
+    [spared] = [line for line in said.splitlines() if line.startswith("Spared, because in use or maybe so:")]
+    assert session.run in spared
 
     await session.handle.terminate("a test")
     code, said = await virtflow.run("gc", "--run", session.run)
