@@ -29,7 +29,7 @@ from virtflow.terminal import console, phase
 from virtflow.verdicts import VERDICTS
 from workflows.failures import words_of
 from workflows.journey_models import JourneyLoad, JourneyOrder, JourneyPhase, TenantJourneyOutcome
-from workflows.labels import SCENARIO, labels_of
+from workflows.labels import SCENARIO, labels_of, run_of
 from workflows.tenant_journey import PHASE, TenantJourney
 from workflows.tenant_models import TenantOrder
 
@@ -157,8 +157,10 @@ async def _end_of(handle: Handle, tenant: str) -> Journey:
         outcome = await handle.result()
     except WorkflowFailureError as error:
         problem = words_of(error)
-        is_clean = isinstance(error.cause, CancelledError)
-        return Journey(tenant, handle.id, problem=problem, left=[] if is_clean else [problem])
+        if isinstance(error.cause, CancelledError):
+            return Journey(tenant, handle.id, problem=problem)
+        hint = f"`virtflow gc --run {run_of(handle.id)}` lists what it left"
+        return Journey(tenant, handle.id, problem=problem, left=[f"{problem}; {hint}"])
     return Journey(tenant, handle.id, outcome, left=outcome.left)
 
 
