@@ -43,7 +43,7 @@ class FakeSession:
     def entered(self, step):
         pass
 
-    def left(self):
+    def left(self, kubeconfig):
         return ["namespace fake-1"] if "left" in self.scenario else []
 
 @pytest.fixture
@@ -58,6 +58,17 @@ def session(request, sessions):
 @pytest.fixture(scope="session")
 def temporal():
     pass
+
+@pytest.fixture(scope="session")
+def endpoints():
+    from types import SimpleNamespace
+    return SimpleNamespace(kubeconfig=None)
+
+async def nothing(*_):
+    return []
+
+import virtflow.leftovers
+virtflow.leftovers.left_by = nothing
 """
 STEPS = """
 import os, pathlib, signal
