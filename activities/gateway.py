@@ -18,6 +18,7 @@ from temporalio.exceptions import ApplicationError
 from activities.bearers import authorization
 from activities.errors import refusals_are_final
 from activities.heartbeat import heartbeating
+from activities.manifests import label
 from activities.tokens import LIFETIME, Tokens
 from clusters.endpoints import Endpoints
 from clusters.gateway import AUDIENCE
@@ -31,6 +32,10 @@ __all__ = ["Gateway"]
 
 METHODS = {Verb.CREATE: "POST", Verb.LIST: "GET", Verb.GET: "GET", Verb.UPDATE: "PUT", Verb.DELETE: "DELETE"}
 REQUEST_LIMIT = aiohttp.ClientTimeout(total=20)
+WORTH_ANOTHER_TRY = frozenset({429, 500, 502, 503, 504})
+"""Every other answer is what the scenario asked for, a refusal like any."""
+LONGEST_PAUSE = timedelta(seconds=60)
+"""Whatever the gateway asks for."""
 ACCEPT = ("Accept", "application/json")
 LOOK_EVERY = timedelta(milliseconds=250)
 REVOCABLE = "revocable"
@@ -129,7 +134,7 @@ class Gateway:
             warnings=[warning_text(value) for value in response.headers.getall("Warning", [])],
             request_id=response.headers.get("X-Request-Id", ""),
         )
-        if answer.code in (429, 500, 502, 503, 504):
+        if answer.code in WORTH_ANOTHER_TRY:
             raise ApplicationError(
                 f"The gateway answered {answer.code} to {method} {path}: {answer.message}",
                 next_retry_delay=retry_after(response.headers.get("Retry-After", "")),
@@ -156,7 +161,8 @@ def path_of(name: str | None, namespace: str | None) -> str:
 
 def retry_after(header: str) -> timedelta | None:
     """The pause that a server asks for in seconds; None where it says none, or a date, and the policy's own holds."""
-    return timedelta(seconds=min(int(header), 60)) if header.isascii() and header.isdigit() else None
+    asked = header.isascii() and header.isdigit()
+    return min(timedelta(seconds=int(header)), LONGEST_PAUSE) if asked else None
 
 
 def derived_request_id() -> str:
@@ -175,8 +181,8 @@ def _labelled(request: GatewayRequest) -> str:
     assert request.manifest is not None
     try:
         manifest = yaml.load(request.manifest, Loader=yaml.CSafeLoader)
-        manifest.setdefault("metadata", {}).setdefault("labels", {}).update(request.labels)
-    except (yaml.YAMLError, AttributeError):
+        label(manifest, request.labels)
+    except (yaml.YAMLError, AttributeError, TypeError):
         return request.manifest
     text: str = yaml.dump(manifest, Dumper=yaml.CSafeDumper, sort_keys=False)
     return text

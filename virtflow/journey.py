@@ -5,7 +5,6 @@ The workflows need nobody: if this process is killed they go on to their end and
 
 import asyncio
 import contextlib
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,12 +26,14 @@ from virtflow.journey_report import Journey, failures_of, table_of, write_journe
 from virtflow.settings import Settings
 from virtflow.temporal import TASK_QUEUE, answering, connect
 from virtflow.terminal import console, phase
+from virtflow.verdicts import VERDICTS
 from workflows.failures import words_of
 from workflows.journey_models import JourneyLoad, JourneyOrder, JourneyPhase, TenantJourneyOutcome
+from workflows.labels import SCENARIO, labels_of, run_of
 from workflows.tenant_journey import PHASE, TenantJourney
 from workflows.tenant_models import TenantOrder
 
-__all__ = ["journey_orders", "run_journeys", "travel"]
+__all__ = ["codes_of", "journey_orders", "run_journeys", "travel"]
 
 MANIFESTS = Path(__file__).parents[1] / "features" / "manifests"
 PHASE_LIMIT = timedelta(minutes=5)
@@ -83,9 +84,8 @@ def journey_orders(run_id: str, tenants: int, users: int | None) -> dict[str, Jo
     for number in range(1, tenants + 1):
         name = f"tenant-{number:03}"
         workflow_id = f"{run_id}/journey/{name}"
-        digest = hashlib.sha256(workflow_id.encode()).hexdigest()[:8]
-        labels = {"virtflow.io/run": run_id, "virtflow.io/scenario": digest}
-        tenant = TenantOrder(name, f"{name}-{digest}", labels)
+        labels = labels_of(workflow_id)
+        tenant = TenantOrder(name, f"{name}-{labels[SCENARIO]}", labels)
         orders[workflow_id] = JourneyOrder(tenant, read("test-vm.yaml"), PHASE_LIMIT, load)
     return orders
 
@@ -118,8 +118,18 @@ async def _run(cluster: LocalCluster, orders: dict[str, JourneyOrder], report: P
     console.print(failures_of(journeys))
     console.print(f"KubeVirt: {endpoints.kubevirt}", markup=False)
     console.print(f"Report: {report / 'journeys.json'}", markup=False)
-    codes = [ExitCode.LEFT_BEHIND for journey in journeys if journey.left]
-    return worst([*codes, *(ExitCode.FAILED for journey in journeys if journey.failure)])
+    return worst([code for journey in journeys for code in codes_of(journey)])
+
+
+def codes_of(journey: Journey) -> Iterator[ExitCode]:
+    """What a journey that has ended makes of the whole command."""
+    if journey.left:
+        yield ExitCode.LEFT_BEHIND
+    failed_by = journey.outcome.failed_by if journey.outcome else None
+    if failed_by:
+        yield VERDICTS[failed_by].exit_code
+    elif journey.failure:
+        yield ExitCode.FAILED
 
 
 async def travel(temporal: Client, orders: dict[str, JourneyOrder]) -> list[Journey]:
@@ -147,8 +157,10 @@ async def _end_of(handle: Handle, tenant: str) -> Journey:
         outcome = await handle.result()
     except WorkflowFailureError as error:
         problem = words_of(error)
-        is_clean = isinstance(error.cause, CancelledError)
-        return Journey(tenant, handle.id, problem=problem, left=[] if is_clean else [problem])
+        if isinstance(error.cause, CancelledError):
+            return Journey(tenant, handle.id, problem=problem)
+        hint = f"`virtflow gc --run {run_of(handle.id)}` lists what it left"
+        return Journey(tenant, handle.id, problem=problem, left=[f"{problem}; {hint}"])
     return Journey(tenant, handle.id, outcome, left=outcome.left)
 
 
