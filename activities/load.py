@@ -5,12 +5,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
 from activities.heartbeat import heartbeating
 from clusters.endpoints import Endpoints
 from load.results import Latencies, LoadPlan, LoadResult, latencies_of
 from load.runner import LoadError, await_begin, run_load, stop_load
+from workflows.failures import FailureType, failure
 from workflows.models import LoadOrder, LoadOutcome, LoadRun, LoadStretch
 
 __all__ = ["Load", "plan_of"]
@@ -34,7 +34,7 @@ class Load:
             try:
                 result = await run_load(plan, self._folder_of(run), lambda _: None)
             except LoadError as error:
-                raise ApplicationError(str(error), type="LoadError", non_retryable=True) from error
+                raise failure(FailureType.LOAD, str(error)) from error
         return outcome_of(result)
 
     @activity.defn(name="await_load")

@@ -17,7 +17,7 @@ with workflow.unsafe.imports_passed_through():
 
 from workflows.autoscale import AutoscaleUnderLoad
 from workflows.create_vm import CreateVirtualMachine
-from workflows.failures import came_halfway, words_of
+from workflows.failures import FailureType, came_halfway, failure, words_of
 from workflows.journey_models import JourneyLoad, JourneyOrder, JourneyPhase, TenantJourneyOutcome
 from workflows.models import (
     Autoscaled,
@@ -110,7 +110,9 @@ class TenantJourney:
             raise
         if created.machine is None:
             answer = created.answer
-            raise ApplicationError(f"The gateway answered {answer.code} {answer.reason}: {answer.message}")
+            raise failure(
+                FailureType.REFUSED, f"The gateway answered {answer.code} {answer.reason}: {answer.message}"
+            )
         self._pass(JourneyPhase.VM_ACCEPTED, created.accepted_at)
         self._pass(JourneyPhase.VM_RUNNING, created.running_at)
 
