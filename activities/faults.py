@@ -19,8 +19,8 @@ from workflows.models import VirtualMachineRef
 __all__ = ["Faults"]
 
 NODE_LIMIT = timedelta(seconds=60)
-"""A node says by itself that it has failed. That it is well again kube-controller-manager must notice, which takes the
-taints from it, once every five seconds."""
+"""A node says by itself that it has failed. That it is well again kube-controller-manager must notice, which looks
+every five seconds and then takes the taints from it."""
 
 
 class Faults:
@@ -63,12 +63,12 @@ class Faults:
             pods = await self._kube.list(PODS, kill.machine.namespace, selector="kubevirt.io=virt-launcher")
             own = [pod["metadata"] for pod in pods if kill.instance.uid in owners_of(pod)]
             if not own and activity.info().attempt == 1:
-                raise gave_up(f"{kill.machine.namespace}/{kill.machine.name} has no launcher pod that could be killed.")
+                raise gave_up(
+                    f"{kill.machine.namespace}/{kill.machine.name} has no launcher pod that could be killed."
+                )
             for meta in own:
                 # Not 0 seconds: that would not wait for the node's word that the guest has ended.
-                await self._kube.delete(
-                    PODS, meta["name"], kill.machine.namespace, uid=meta["uid"], grace_seconds=1
-                )
+                await self._kube.delete(PODS, meta["name"], kill.machine.namespace, uid=meta["uid"], grace_seconds=1)
 
     @asynccontextmanager
     async def _node(self, name: str) -> AsyncIterator[Informer]:

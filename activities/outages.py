@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
 from activities.errors import gave_up
 from activities.heartbeat import heartbeating
 from clusters.faults import CannotFailError, Programs
 from virtflow.kube import NO_ANSWER, KubeClient
+from workflows.failures import FailureType, failure
 from workflows.fault_models import Outage, OutageEnded
 
 __all__ = ["Outages"]
@@ -58,7 +58,9 @@ class Outages:
     async def await_down(self, outage: Outage) -> None:
         """Wait until it is away."""
         async with heartbeating():
-            while not await asyncio.to_thread(self._programs.is_down, outage.program):
+            while True:
+                if await asyncio.to_thread(self._programs.is_down, outage.program):
+                    return
                 await asyncio.sleep(LOOK_EVERY.total_seconds())
 
     @activity.defn
@@ -75,12 +77,14 @@ class Outages:
     async def _is_back(self, program: str) -> None:
         try:
             async with asyncio.timeout(BACK_LIMIT.total_seconds()):
-                while not (await asyncio.to_thread(self._programs.runs, program) and await self._is_ready()):
+                while True:
+                    if await asyncio.to_thread(self._programs.runs, program) and await self._is_ready():
+                        return
                     await asyncio.sleep(LOOK_EVERY.total_seconds())
         except TimeoutError:
             raise gave_up(
-                f"{program} was taken down, started again, and does not answer {BACK_LIMIT.total_seconds():.0f} s later. "
-                f"`virtflow status` shows what runs, `virtflow logs {program}` what it says."
+                f"{program} was taken down, started again, and {BACK_LIMIT.total_seconds():.0f} s later it does not "
+                f"answer. `virtflow status` shows what runs, `virtflow logs {program}` what it says."
             ) from None
 
     async def _is_ready(self) -> bool:
@@ -97,4 +101,4 @@ def impossible_is_final() -> Iterator[None]:
     try:
         yield
     except CannotFailError as error:
-        raise ApplicationError(str(error), type="Refused", non_retryable=True) from None
+        raise failure(FailureType.REFUSED, str(error)) from None

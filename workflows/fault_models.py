@@ -14,6 +14,7 @@ __all__ = [
     "OutageEvidence",
     "OutageRecord",
     "Recovery",
+    "RecoveryEvidence",
     "RecoveryWait",
 ]
 
@@ -66,6 +67,14 @@ class RecoveryWait:
     machine: VirtualMachineRef
     before: Instance
     within: timedelta
+
+
+@dataclass(frozen=True)
+class RecoveryEvidence:
+    """What the records of a recovery are looked for by."""
+
+    machine: VirtualMachineRef
+    before: Instance
 
 
 @dataclass(frozen=True)

@@ -8,15 +8,14 @@ import asyncio
 from functools import partial
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from activities.faults import Faults
     from activities.outages import Outages
 
+from workflows.failures import FailureType, failure
 from workflows.fault_models import NodeFault, Outage, OutageEnded
-from workflows.options import CLEAN_UP, OUTAGES, holding, waiting
-from workflows.options import NODE_FAILS_WITHIN as FAILS_WITHIN
+from workflows.options import CLEAN_UP, NODE_CHANGES_WITHIN, holding, waiting
 from workflows.saga import Saga
 
 __all__ = ["Breakages", "mend_node"]
@@ -32,15 +31,14 @@ class Breakages:
 
     async def fail_node(self, fault: NodeFault) -> None:
         self._saga.will_undo((f"node {fault.node}", partial(mend_node, fault)))
-        await workflow.execute_activity_method(Faults.fail_node, fault, **waiting(FAILS_WITHIN))
+        await workflow.execute_activity_method(Faults.fail_node, fault, **waiting(NODE_CHANGES_WITHIN))
 
     async def take_down(self, outage: Outage) -> None:
         """Returns when the program is away; it comes back by itself when the outage's time is over."""
         if (held := self._held.get(outage.program)) and not held.done():
-            raise ApplicationError(
+            raise failure(
+                FailureType.REFUSED,
                 f"{outage.program} is away already. Write Then the {outage.program} answers again before this step.",
-                type="Refused",
-                non_retryable=True,
             )
         self._saga.will_undo((outage.program, partial(self._bring_back, outage)))
         held = workflow.start_activity_method(Outages.hold_down, outage, **holding(outage.lasts))
@@ -56,9 +54,7 @@ class Breakages:
 
     async def await_back(self, outage: Outage) -> OutageEnded:
         if outage.program not in self._held:
-            raise ApplicationError(
-                f"{outage.program} was not taken down before this step.", type="Refused", non_retryable=True
-            )
+            raise failure(FailureType.REFUSED, f"{outage.program} was not taken down before this step.")
         return await asyncio.shield(self._held[outage.program])
 
     async def _bring_back(self, outage: Outage) -> None:
@@ -66,7 +62,7 @@ class Breakages:
             held.cancel()
             # Else it would take down what was just brought back.
             await asyncio.gather(held, return_exceptions=True)
-        await workflow.execute_activity_method(Outages.bring_back, outage, task_queue=OUTAGES, **CLEAN_UP)
+        await workflow.execute_activity_method(Outages.bring_back, outage, **holding(outage.lasts))
 
 
 async def mend_node(fault: NodeFault) -> None:
