@@ -23,8 +23,8 @@ VERDICTS: dict[FailureType, type[VirtflowError]] = {
 """A plain VirtflowError is about what is tested, as a step's failed assertion is."""
 
 ADVICE = {
-    FailureType.BUG: " This is a fault of virtflow's own code: `virtflow logs worker` has the traceback.",
-    FailureType.AWAY: " `virtflow status` shows what does not run.",
+    FailureType.BUG: "This is a fault of virtflow's own code: `virtflow logs worker` has the traceback.",
+    FailureType.AWAY: "`virtflow status` shows what does not run.",
 }
 
 
@@ -32,4 +32,4 @@ def verdict_on(error: BaseException) -> VirtflowError:
     """What to raise, and tell, for a failed update or workflow."""
     kind = type_of(error)
     words = "The scenario was cancelled." if kind is FailureType.CANCELLED else words_of(error)
-    return VERDICTS[kind](words + ADVICE.get(kind, ""))
+    return VERDICTS[kind](f"{words.rstrip('.')}. {ADVICE[kind]}" if kind in ADVICE else words)

@@ -72,7 +72,7 @@ from workflows.tenant_models import Tenant, TenantOrder
 __all__ = ["Scenario"]
 
 ENDINGS = {
-    FailureType.ENDED: "This scenario is being undone: it was told that it is over, or nobody spoke to it for too long.",
+    FailureType.ENDED: "This scenario is being undone: it was told to end, or nobody spoke to it for too long.",
     FailureType.CANCELLED: "This scenario was cancelled and is being undone.",
 }
 """What a step is told that comes too late."""
