@@ -27,7 +27,12 @@ PLAN = timedelta(days=1)
 def configs() -> dict[str, Mapping[str, Any]]:
     """Every policy by name; those of functions for a wait, or a load, of a day."""
     fixed = {name: value for name, value in vars(options).items() if name.isupper() and isinstance(value, dict)}
-    return {**fixed, "waiting(limit)": options.waiting(PLAN), "loading(plan)": options.loading(PLAN)}
+    return {
+        **fixed,
+        "waiting(limit)": options.waiting(PLAN),
+        "holding(limit)": options.holding(PLAN),
+        "loading(plan)": options.loading(PLAN),
+    }
 
 
 def said(limit: timedelta | None) -> str:
