@@ -52,6 +52,8 @@ class Outages:
                 with impossible_is_final():
                     await asyncio.to_thread(self._programs.start, outage.program)
             await self._is_back(outage.program)
+            await asyncio.to_thread(self._programs.wake_followers, outage.program)
+            await self._is_back(outage.program)
         return OutageEnded(gone_at, back_at)
 
     @activity.defn

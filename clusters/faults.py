@@ -17,6 +17,10 @@ NOT_READY = "virtflow/not-ready"
 """A node with this annotation fails, and is well again without it. Its value is the reason that the node gives."""
 PLAYED_BY_KWOK = "kwok.x-k8s.io/node"
 
+FOLLOWERS = {store: ("kube-controller-manager", "kube-scheduler", "kwok") for store in ("etcd", "kube-apiserver")}
+"""What is to be started anew when a program comes back. Elsewhere the first two end by themselves when they cannot
+renew their leases for ten seconds; here they have none, and would look again after pauses of up to a minute."""
+
 
 class CannotFailError(ClusterError):
     """Nothing on this cluster could make it fail, or bring it back."""
@@ -28,7 +32,7 @@ def check_node(node: Object) -> None:
     if PLAYED_BY_KWOK not in meta.get("annotations", {}):
         raise CannotFailError(
             f"Node {meta['name']} is a real one, which virtflow cannot make fail: that takes a local cluster. "
-            f"`virtflow e2e --only` runs the scenarios without such a step."
+            f"`virtflow e2e --feature` runs the scenarios without such a step."
         )
 
 
@@ -40,25 +44,31 @@ class Programs:
 
     def kill(self, program: str) -> None:
         """Kill it as a crash would, and leave it so until it is started."""
-        self._of_ours(program, self._supervisor.kill_program)
+        self._of_ours(program, lambda: self._supervisor.kill_program(program))
 
     def start(self, program: str) -> None:
         """Start it unless it runs; return before it is ready."""
-        self._of_ours(program, self._supervisor.start)
+        self._of_ours(program, lambda: self._supervisor.start(program, *FOLLOWERS.get(program, ())))
+
+    def wake_followers(self, program: str) -> None:
+        """Start anew what waits for a program that is back, instead of when it will look again."""
+        for follower in FOLLOWERS.get(program, ()):
+            self._supervisor.kill_program(follower)
+            self._supervisor.start(follower)
 
     def is_down(self, program: str) -> bool:
         """Whether it was stopped, and nobody is about to start it."""
         return any(each.name == program and each.state == "STOPPED" for each in self._supervisor.states())
 
     def runs(self, program: str) -> bool:
-        """Raises ClusterError, with its last lines, when it keeps dying."""
-        return not self._supervisor.check(program)
+        """Whether it does, and what follows it. Raises ClusterError, with its last lines, when one keeps dying."""
+        return not self._supervisor.check(program, *FOLLOWERS.get(program, ()))
 
-    def _of_ours(self, program: str, act: Callable[[str], None]) -> None:
+    def _of_ours(self, program: str, act: Callable[[], None]) -> None:
         if program not in {each.name for each in self._supervisor.states()}:
             raise CannotFailError(
                 f"No {program} is kept by this cluster's own supervisor, so virtflow can neither take it down nor "
-                f"bring it back: that takes a local cluster. `virtflow e2e --only` runs the scenarios without such a "
+                f"bring it back: that takes a local cluster. `virtflow e2e --feature` runs the scenarios without such a "
                 f"step."
             )
-        act(program)
+        act()

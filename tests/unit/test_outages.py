@@ -38,6 +38,9 @@ class Noted(Programs):
     def start(self, program: str) -> None:
         self._note(f"start {program}")
 
+    def wake_followers(self, program: str) -> None:
+        self._note(f"wake followers of {program}")
+
     def _note(self, act: str) -> None:
         if not self.keeps:
             raise CannotFailError("not ours")
@@ -79,7 +82,7 @@ async def test_it_is_away_for_its_time_and_back_when_the_apiserver_is_ready(
     outages: Outages, programs: Noted
 ) -> None:
     ended = await attempt(1, timedelta()).run(outages.hold_down, SOON)
-    assert programs.told == [f"kill {NAME}", f"start {NAME}"]
+    assert programs.told == [f"kill {NAME}", f"start {NAME}", f"wake followers of {NAME}"]
     assert ended.back_at - ended.gone_at >= SOON.lasts
 
 
@@ -87,13 +90,13 @@ async def test_a_retry_holds_on_for_what_is_left(outages: Outages, programs: Not
     """Killed again, if somebody has started it meanwhile."""
     outage = Outage(NAME, timedelta(hours=1))
     ended = await attempt(2, timedelta(hours=1) - timedelta(seconds=1)).run(outages.hold_down, outage)
-    assert programs.told == [f"kill {NAME}", f"start {NAME}"]
+    assert programs.told == [f"kill {NAME}", f"start {NAME}", f"wake followers of {NAME}"]
     assert ended.back_at - ended.gone_at >= outage.lasts
 
 
 async def test_a_retry_that_comes_too_late_only_brings_it_back(outages: Outages, programs: Noted) -> None:
     await attempt(2, timedelta(hours=1)).run(outages.hold_down, LONG)
-    assert programs.told == [f"start {NAME}"]
+    assert programs.told == [f"start {NAME}", f"wake followers of {NAME}"]
 
 
 async def test_cancelled_it_is_brought_back_at_once(outages: Outages, programs: Noted) -> None:
