@@ -17,7 +17,7 @@ NOT_READY = "virtflow/not-ready"
 """A node with this annotation fails, and is well again without it. Its value is the reason that the node gives."""
 PLAYED_BY_KWOK = "kwok.x-k8s.io/node"
 
-FOLLOWERS = {store: ("kube-controller-manager", "kube-scheduler", "kwok") for store in ("etcd", "kube-apiserver")}
+FOLLOWERS = dict.fromkeys(("etcd", "kube-apiserver"), ("kube-controller-manager", "kube-scheduler", "kwok"))
 """What is to be started anew when a program comes back. Elsewhere the first two end by themselves when they cannot
 renew their leases for ten seconds; here they have none, and would look again after pauses of up to a minute."""
 
@@ -32,7 +32,7 @@ def check_node(node: Object) -> None:
     if PLAYED_BY_KWOK not in meta.get("annotations", {}):
         raise CannotFailError(
             f"Node {meta['name']} is a real one, which virtflow cannot make fail: that takes a local cluster. "
-            f"`virtflow e2e --feature` runs the scenarios without such a step."
+            f"`virtflow e2e --feature` runs the scenarios that have no such step."
         )
 
 
@@ -68,7 +68,7 @@ class Programs:
         if program not in {each.name for each in self._supervisor.states()}:
             raise CannotFailError(
                 f"No {program} is kept by this cluster's own supervisor, so virtflow can neither take it down nor "
-                f"bring it back: that takes a local cluster. `virtflow e2e --feature` runs the scenarios without such a "
-                f"step."
+                f"bring it back: that takes a local cluster. `virtflow e2e --feature` runs the scenarios that have no "
+                f"such step."
             )
         act()
