@@ -68,7 +68,7 @@ class Programs:
         if program not in {each.name for each in self._supervisor.states()}:
             raise CannotFailError(
                 f"No {program} is kept by this cluster's own supervisor, so virtflow can neither take it down nor "
-                f"bring it back: that takes a local cluster. `virtflow e2e --feature` runs the scenarios that have no "
-                f"such step."
+                f"bring it back: that takes a local cluster. `virtflow e2e --feature` runs the scenarios that have "
+                f"no such step."
             )
         act()
