@@ -6,7 +6,7 @@ there is, which no kube-apiserver that was taken down would answer.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -39,20 +39,21 @@ class Outages:
         Cancelled, bring it back at once. A retry counts from when the first try was asked for: its worker died.
         """
         info = activity.info()
-        gone_at = datetime.now(UTC) if info.attempt == 1 else info.scheduled_time
+        gone_at, until = datetime.now(UTC), info.scheduled_time + outage.lasts
         async with heartbeating():
             try:
-                if datetime.now(UTC) < gone_at + outage.lasts:
+                if info.attempt == 1 or datetime.now(UTC) < until:
                     with impossible_is_final():
-                        await asyncio.to_thread(self._programs.kill, outage.program)
-                    gone_at = datetime.now(UTC) if info.attempt == 1 else gone_at
-                    await asyncio.sleep((gone_at + outage.lasts - datetime.now(UTC)).total_seconds())
+                        await to_its_end(self._programs.kill, outage.program)
+                    gone_at = datetime.now(UTC)
+                    until = gone_at + outage.lasts if info.attempt == 1 else until
+                    await asyncio.sleep((until - datetime.now(UTC)).total_seconds())
             finally:
                 back_at = datetime.now(UTC)
                 with impossible_is_final():
-                    await asyncio.to_thread(self._programs.start, outage.program)
+                    await to_its_end(self._programs.start, outage.program)
             await self._is_back(outage.program)
-            await asyncio.to_thread(self._programs.wake_followers, outage.program)
+            await to_its_end(self._programs.wake_followers, outage.program)
             await self._is_back(outage.program)
         return OutageEnded(gone_at, back_at)
 
@@ -70,7 +71,7 @@ class Outages:
         """Whatever became of the outage, its program runs afterwards, and the kube-apiserver is ready."""
         async with heartbeating():
             try:
-                await asyncio.to_thread(self._programs.start, outage.program)
+                await to_its_end(self._programs.start, outage.program)
             except CannotFailError:
                 # Then nobody has taken it down.
                 return
@@ -95,6 +96,16 @@ class Outages:
             return (await self._kube.send("GET", "/readyz")).code == 200
         except NO_ANSWER:
             return False
+
+
+async def to_its_end(act: Callable[[str], None], program: str) -> None:
+    """In a thread. Cancelled, be so when it has ended: else it would go on beside what undoes it."""
+    acting = asyncio.ensure_future(asyncio.to_thread(act, program))
+    try:
+        await asyncio.shield(acting)
+    except asyncio.CancelledError:
+        await asyncio.wait([acting])
+        raise
 
 
 @contextmanager

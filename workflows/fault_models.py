@@ -53,7 +53,8 @@ class Outage:
 
 @dataclass(frozen=True)
 class OutageEnded:
-    """By the clock of the cluster's host (UTC). It was away all the time between the two."""
+    """By the clock of the cluster's host (UTC). It was away all the time between the two, and before for as long as
+    another worker held it that has died since."""
 
     gone_at: datetime
     back_at: datetime
