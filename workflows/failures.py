@@ -100,7 +100,7 @@ def words_of(error: BaseException) -> str:
     if isinstance(cause, exceptions.TimeoutError):
         return f"{what} {SILENCE.get(cause.type or 0, 'ran out of time')}."
     words = cause.message if isinstance(cause, ApplicationError) else str(cause)
-    named = f"{_kind(cause)}: {words}".removesuffix(": ")
+    named = ": ".join(filter(None, (_kind(cause), words)))
     if _ran_out(layers):
         return f"{what} was tried again and again until its time was over. The last try: {named}"
     if _kind(cause) in BUGS:
