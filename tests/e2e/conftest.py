@@ -14,7 +14,15 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pytest_bdd.parser import Feature, Step
 from pytest_bdd.parser import Scenario as GherkinScenario
 from pytest_bdd.scenario import scenario_wrapper_template_registry
-from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.client import (
+    Client,
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowUpdateFailedError,
+)
+from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.workflow import UpdateMethodMultiParam
 
 from clusters.endpoints import Endpoints
@@ -24,12 +32,15 @@ from tests.e2e.report import Report
 from tests.e2e.steps import *  # noqa: F403  pytest-bdd finds steps by their names in the conftest
 from tests.e2e.steps.world import FEATURES
 from virtflow.errors import InfrastructureError, InputError, explain
+from virtflow.leftovers import sweep
 from virtflow.temporal import TASK_QUEUE, answering, connect
 from virtflow.terminal import console, phase
-from virtflow.verdicts import verdict_on
+from virtflow.verdicts import VERDICTS, verdict_on
+from workflows.failures import FailureType
+from workflows.labels import SCENARIO, labels_of
 from workflows.models import ScenarioOrder
 from workflows.options import IDLE_TIMEOUT
-from workflows.scenario import Scenario
+from workflows.scenario import ENDINGS, Scenario
 
 STEP_LIMIT = timedelta(minutes=45)
 UNDONE_LIMIT = timedelta(minutes=15)
@@ -67,7 +78,7 @@ class Session:
 
     def namespace_of(self, begin: str) -> str:
         """A tenant's own namespace in this scenario: derived, so that a repeated step finds it."""
-        return f"{begin}-{self._order.labels['virtflow.io/scenario']}"
+        return f"{begin}-{self._order.labels[SCENARIO]}"
 
     def entered(self, step: Step) -> None:
         """Which step speaks next: part of its update's id."""
@@ -83,17 +94,52 @@ class Session:
         update_id = f"{self._position:03}-{self._asked}-{digest}"
 
         try:
-            return talk(self._portal, STEP_LIMIT, lambda: self._handle.execute_update(update, order, id=update_id))
+            return talk(self._portal, STEP_LIMIT, lambda: self._update(update, order, update_id))
         except WorkflowUpdateFailedError as error:
             raise verdict_on(error) from None
 
+    async def _update(
+        self, update: UpdateMethodMultiParam[[Any, Order], Result], order: Order, update_id: str
+    ) -> Result:
+        try:
+            return await self._handle.execute_update(update, order, id=update_id)
+        except (RPCError, WorkflowUpdateFailedError) as error:
+            if not _is_over(error):
+                raise
+            # Which Temporal says no more of than that.
+            status = (await self._handle.describe()).status
+            # Whoever terminates it leaves it no moment to know of it.
+            was_killed = status is WorkflowExecutionStatus.TERMINATED
+            ended_by = FailureType.CANCELLED if was_killed else await self._handle.query(Scenario.ended_by)
+            raise VERDICTS[ended_by](ENDINGS[ended_by]) from None
+
     def end(self) -> None:
         """End the scenario: everything it made is undone, while the next one is on its way."""
-        talk(self._portal, STEP_LIMIT, lambda: self._handle.signal(Scenario.end))
 
-    def left(self) -> list[str]:
+        async def end() -> None:
+            try:
+                await self._handle.signal(Scenario.end)
+            except RPCError as error:
+                # Somebody has cancelled or terminated it.
+                if not _is_over(error):
+                    raise
+
+        talk(self._portal, STEP_LIMIT, end)
+
+    def left(self, kubeconfig: Path) -> list[str]:
         """Wait until the scenario is undone, and say what could not be."""
-        return talk(self._portal, UNDONE_LIMIT, self._handle.result)
+        try:
+            return talk(self._portal, UNDONE_LIMIT, self._handle.result)
+        except WorkflowFailureError:
+            # Terminated from outside, say, it has undone nothing.
+            return self._portal.call(sweep, kubeconfig, f"{SCENARIO}={self._order.labels[SCENARIO]}")
+
+
+def _is_over(error: RPCError | WorkflowUpdateFailedError) -> bool:
+    """Whether the workflow had ended when it was asked, or did so before it had answered."""
+    if isinstance(error, RPCError):
+        return error.status is RPCStatusCode.NOT_FOUND
+    return isinstance(error.cause, ApplicationError) and error.cause.type == "AcceptedUpdateCompletedWorkflow"
 
 
 def talk(portal: BlockingPortal, limit: timedelta, call: Callable[[], Awaitable[Result]]) -> Result:
@@ -166,14 +212,14 @@ def report(pytestconfig: pytest.Config) -> Report:
 
 
 @pytest.fixture(scope="session")
-def sessions(request: pytest.FixtureRequest, temporal: Client) -> Iterator[list[Session]]:
+def sessions(request: pytest.FixtureRequest, temporal: Client, endpoints: Endpoints) -> Iterator[list[Session]]:
     """Every session of this run, for the last test to see them undone. An interrupted run has no last test."""
     sessions: list[Session] = []
     yield sessions
     interrupted = request.session.exitstatus == pytest.ExitCode.INTERRUPTED
     if interrupted and request.config.getoption("--virtflow-await-undone"):
         with phase("Interrupted: undoing what the scenarios made"):
-            left = [line for session in sessions for line in session.left()]
+            left = [line for session in sessions for line in session.left(endpoints.kubeconfig)]
         if left:
             console.print("Cleanup left something behind: " + "; ".join(left), style="red", markup=False)
 
@@ -193,10 +239,7 @@ def session(
         run_id=run_id,
         feature=scenario.feature.name or "",
         scenario=scenario.name,
-        labels={
-            "virtflow.io/run": run_id,
-            "virtflow.io/scenario": hashlib.sha256(workflow_id.encode()).hexdigest()[:8],
-        },
+        labels=labels_of(workflow_id),
         idle_timeout=IDLE_TIMEOUT,
     )
 

@@ -1,29 +1,49 @@
 """What a step's failure is: about what is tested, or about what the tests stand on."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from temporalio.client import WorkflowHandle, WorkflowUpdateFailedError
-from temporalio.exceptions import ActivityError, ApplicationError, RetryState
+from temporalio.client import (
+    WorkflowExecutionStatus,
+    WorkflowFailureError,
+    WorkflowHandle,
+    WorkflowUpdateFailedError,
+)
+from temporalio.exceptions import ActivityError, ApplicationError, RetryState, TerminatedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from tests.e2e import conftest
-from virtflow.errors import InfrastructureError, VirtflowError
+from virtflow.errors import CancelledError, InfrastructureError, VirtflowError
+from workflows.failures import FailureType
+from workflows.labels import SCENARIO
 from workflows.models import ScenarioOrder
 from workflows.options import IDLE_TIMEOUT
 from workflows.scenario import Scenario
 
+NOWHERE = Path("kubeconfig")
+
 
 class FailingHandle:
     """A workflow that answers everything with one error."""
+
+    ended_by = FailureType.ENDED
+    status = WorkflowExecutionStatus.COMPLETED
 
     def __init__(self, error: Exception) -> None:
         self._error = error
 
     async def execute_update(self, *_: object, **__: object) -> None:
         raise self._error
+
+    async def describe(self) -> SimpleNamespace:
+        return SimpleNamespace(status=self.status)
+
+    async def query(self, _: object) -> FailureType:
+        return self.ended_by
 
     async def signal(self, _: object) -> None:
         raise self._error
@@ -39,7 +59,7 @@ def portal() -> Iterator[BlockingPortal]:
 
 
 def session(portal: BlockingPortal, error: Exception) -> conftest.Session:
-    order = ScenarioOrder("run", "feature", "scenario", {}, IDLE_TIMEOUT)
+    order = ScenarioOrder("run", "feature", "scenario", {SCENARIO: "s1"}, IDLE_TIMEOUT)
     return conftest.Session(portal, cast(WorkflowHandle[Any, list[str]], FailingHandle(error)), order)
 
 
@@ -74,13 +94,74 @@ def test_without_temporal_it_is_infrastructure(portal: BlockingPortal) -> None:
     words = r"^Temporal gave no answer \(UNAVAILABLE: connection refused\)\. .*virtflow logs temporal"
     with pytest.raises(InfrastructureError, match=words):
         session(portal, error).ask(Scenario.list_virtual_machines, "namespace")
-    for ending in (session(portal, error).end, session(portal, error).left):
+    for ending in (session(portal, error).end, lambda: session(portal, error).left(NOWHERE)):
         with pytest.raises(InfrastructureError, match=words):
             ending()
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "verdict", "words"),
+    [
+        (FailureType.CANCELLED, CancelledError, "This scenario was cancelled."),
+        (FailureType.ENDED, InfrastructureError, "nobody spoke to it for too long."),
+    ],
+)
+def test_a_step_of_a_scenario_that_is_undone_hears_why(
+    portal: BlockingPortal,
+    monkeypatch: pytest.MonkeyPatch,
+    ended_by: FailureType,
+    verdict: type[VirtflowError],
+    words: str,
+) -> None:
+    monkeypatch.setattr(FailingHandle, "ended_by", ended_by)
+    error = RPCError("workflow execution already completed", RPCStatusCode.NOT_FOUND, b"")
+    with pytest.raises(VirtflowError, match=words) as raised:
+        session(portal, error).ask(Scenario.list_virtual_machines, "namespace")
+    assert type(raised.value) is verdict
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RPCError("workflow update was aborted by closing workflow", RPCStatusCode.NOT_FOUND, b""),
+        WorkflowUpdateFailedError(
+            ApplicationError("The Workflow completed before.", type="AcceptedUpdateCompletedWorkflow")
+        ),
+    ],
+)
+def test_a_step_of_a_scenario_that_was_terminated_hears_so(
+    portal: BlockingPortal, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(FailingHandle, "status", WorkflowExecutionStatus.TERMINATED)
+    with pytest.raises(CancelledError, match=r"This scenario was cancelled\."):
+        session(portal, error).ask(Scenario.list_virtual_machines, "namespace")
+
+
+def test_the_end_of_a_scenario_that_has_ended_is_no_error(portal: BlockingPortal) -> None:
+    gone = RPCError("workflow execution already completed", RPCStatusCode.NOT_FOUND, b"")
+    session(portal, gone).end()
+    refused = RPCError("not you", RPCStatusCode.PERMISSION_DENIED, b"")
+    with pytest.raises(InfrastructureError, match="PERMISSION_DENIED"):
+        session(portal, refused).end()
+
+
+def test_what_a_session_left_that_was_terminated_is_swept_up(
+    portal: BlockingPortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept: list[tuple[Path, str]] = []
+
+    async def sweep(kubeconfig: Path, selector: str) -> list[str]:
+        swept.append((kubeconfig, selector))
+        return ["Namespace a is there: held"]
+
+    monkeypatch.setattr(conftest, "sweep", sweep)
+    ended = session(portal, WorkflowFailureError(cause=TerminatedError("a test")))
+    assert ended.left(NOWHERE) == ["Namespace a is there: held"]
+    assert swept == [(NOWHERE, "virtflow.io/scenario=s1")]
 
 
 def test_a_silent_worker_is_infrastructure(portal: BlockingPortal) -> None:
     with pytest.raises(InfrastructureError, match=r"^The worker gave no answer for 45 minutes\."):
         session(portal, TimeoutError()).ask(Scenario.list_virtual_machines, "namespace")
     with pytest.raises(InfrastructureError, match=r"^The worker gave no answer for 15 minutes\."):
-        session(portal, TimeoutError()).left()
+        session(portal, TimeoutError()).left(NOWHERE)
