@@ -11,6 +11,7 @@ from tests.e2e.phrases import phrase
 from tests.e2e.steps.machines import arrows_observed
 from tests.e2e.steps.world import World
 from workflows.fault_models import LauncherKill, NodeFault, Outage, OutageEvidence, RecoveryWait
+from workflows.labels import SCENARIO
 from workflows.models import ReplicasWait
 from workflows.quota_models import StuckWait
 from workflows.scenario import Scenario
@@ -41,7 +42,7 @@ def broken(session: "Session") -> Iterator[Broken]:
 def node_fails(session: "Session", world: World, broken: Broken, node: str) -> None:
     if world.created and world.created.machine:
         world.before = session.ask(Scenario.read_instance, world.created.machine)
-    fault = NodeFault(node, f"failed by {session.labels['virtflow.io/scenario']}")
+    fault = NodeFault(node, f"failed by {session.labels[SCENARIO]}")
     broken.append(fault)
     session.ask(Scenario.fail_node, fault)
 
