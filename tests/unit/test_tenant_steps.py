@@ -11,6 +11,7 @@ from tests.e2e.phrases import TenantFile
 from tests.e2e.report import Report
 from tests.e2e.steps import quotas, tenants
 from tests.e2e.steps.world import World
+from virtflow.errors import SloMissedError
 from virtflow.kube import Object
 from workflows.models import (
     GatewayAnswer,
@@ -127,7 +128,7 @@ def test_who_waits_for_another_is_slowed(before: float, after: float, passes: bo
     if passes:
         quotas.takes_not_much_longer(report(), world, 10, "tenant-a")
     else:
-        with pytest.raises(AssertionError, match="It took"):
+        with pytest.raises(SloMissedError, match="It took"):
             quotas.takes_not_much_longer(report(), world, 10, "tenant-a")
 
 
