@@ -17,6 +17,8 @@ __all__ = ["NOBODY", "Causes", "cause_of_machine", "latest_warnings"]
 
 LOOK_LIMIT = timedelta(seconds=5)
 """Of all looks together: an activity has ten seconds more than the wait it carries out."""
+FIGURES_LIMIT = timedelta(seconds=2)
+"""Within it: who asks for figures asks metrics-server, which may hang where the kube-apiserver does not."""
 EVENTS_TOLD = 2
 CONDITIONS = (("Failure", "True"), ("Synchronized", "False"), ("PodScheduled", "False"), ("Ready", "False"))
 """Of a machine and its instance, by how much they tell: the last one only that it is so, mostly."""
@@ -74,8 +76,11 @@ class Causes:
     async def _figures(self, namespace: str, selector: str) -> list[Object] | str:
         """Of each pod, or why there are none."""
         try:
-            return await self._kube.list(POD_METRICS, namespace, selector=selector)
-        except KubeError as error:
+            async with asyncio.timeout(FIGURES_LIMIT.total_seconds()):
+                return await self._kube.list(POD_METRICS, namespace, selector=selector)
+        except TimeoutError:
+            return f"it gave no answer within {FIGURES_LIMIT.total_seconds():g} s"
+        except (KubeError, *NO_ANSWER) as error:
             return _said(error)
 
 

@@ -60,6 +60,8 @@ BUGS = (
 """Errors by name, which is what Temporal knows of them: no subclass of these is meant."""
 
 HALFWAY = "Halfway"
+NO_WORDS = "Application error"
+"""The SDK's own, for an error without any."""
 TYPES: dict[str, FailureType] = {each.value: each for each in FailureType}
 
 SILENCE: dict[int, str] = {
@@ -99,8 +101,8 @@ def words_of(error: BaseException) -> str:
     what = f"Activity {activity.activity_type}" if activity else "It"
     if isinstance(cause, exceptions.TimeoutError):
         return f"{what} {SILENCE.get(cause.type or 0, 'ran out of time')}."
-    words = cause.message if isinstance(cause, ApplicationError) else str(cause)
-    named = f"{_kind(cause)}: {words}".removesuffix(": ")
+    words = (cause.message if isinstance(cause, ApplicationError) else str(cause)).replace(NO_WORDS, "")
+    named = ": ".join(filter(None, (_kind(cause), words)))
     if _ran_out(layers):
         return f"{what} was tried again and again until its time was over. The last try: {named}"
     if _kind(cause) in BUGS:

@@ -12,7 +12,7 @@ from virtflow.settings import Settings
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--exits", type=int, default=8, help="how often test_exits.py runs each command")
+    parser.addoption("--exits", type=int, default=5, help="how often test_exits.py runs each command")
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """What a wait that ran out is explained by, from objects as the cluster writes them, and when nothing answers."""
 
+import asyncio
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -7,6 +9,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from activities import causes
 from activities.causes import NOBODY, Causes, cause_of_machine, latest_warnings
 from tests.unit.kube_support import client_of
 from virtflow.kube import Object
@@ -176,30 +179,49 @@ async def test_where_nothing_can_be_read_that_is_told_beside_what_is_known(tmp_p
 
     machine = vm(condition("Failure", "True", "FailedCreate", REFUSED))
     async with client_of(away, tmp_path) as kube:
-        causes = Causes(kube)
-        assert await causes.of_machine(MACHINE, machine, None) == (
+        looks = Causes(kube)
+        assert await looks.of_machine(MACHINE, machine, None) == (
             f"{REFUSED} (condition Failure=True, FailedCreate), and what there is more cannot be read: "
             f"etcd has no leader"
         )
-        assert await causes.of_namespace("tenant-a-1") == ["its events cannot be read: etcd has no leader"]
+        assert await looks.of_namespace("tenant-a-1") == ["its events cannot be read: etcd has no leader"]
         target = ReplicaSetRef("tenant-a-1", "set", "hpa")
-        assert await causes.of_no_figures(target, {}, {}) == "what it is about cannot be read: etcd has no leader"
+        assert await looks.of_no_figures(target, {}, {}) == "what it is about cannot be read: etcd has no leader"
+
+
+SELECTED: Object = {
+    "metadata": {"name": "p", "labels": {"app": "scale"}},
+    "spec": {"containers": [{"name": "compute", "resources": {"requests": {"cpu": "1"}}}]},
+}
+SCALED: Object = {"status": {"labelSelector": "app=scale"}}
 
 
 @pytest.mark.anyio
 async def test_metrics_that_are_refused_are_what_is_told(tmp_path: Path) -> None:
-    selected = {
-        "metadata": {"name": "p", "labels": {"app": "scale"}},
-        "spec": {"containers": [{"name": "compute", "resources": {"requests": {"cpu": "1"}}}]},
-    }
-
     async def without_metrics(request: web.Request) -> web.StreamResponse:
         if "metrics.k8s.io" in request.path:
             return web.json_response({"message": "the server is currently unable to handle the request"}, status=503)
         assert request.query.get("labelSelector", "app=scale") == "app=scale"
-        return web.json_response({"items": [selected]})
+        return web.json_response({"items": [SELECTED]})
 
     async with client_of(without_metrics, tmp_path) as kube:
-        replica_set = {"status": {"labelSelector": "app=scale"}}
-        told = await Causes(kube).of_no_figures(ReplicaSetRef("tenant-a-1", "set", "hpa"), {}, replica_set)
+        told = await Causes(kube).of_no_figures(ReplicaSetRef("tenant-a-1", "set", "hpa"), {}, SCALED)
     assert told.startswith("metrics-server gives no figures: the server is currently unable to handle the request.")
+
+
+@pytest.mark.anyio
+async def test_a_metrics_server_that_hangs_does_not_hide_what_it_is_about(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(causes, "FIGURES_LIMIT", timedelta(milliseconds=50))
+    told = asyncio.Event()
+
+    async def hangs(request: web.Request) -> web.StreamResponse:
+        if "metrics.k8s.io" in request.path:
+            await told.wait()
+        return web.json_response({"items": [SELECTED]})
+
+    async with client_of(hangs, tmp_path) as kube:
+        why = await Causes(kube).of_no_figures(ReplicaSetRef("tenant-a-1", "set", "hpa"), {}, SCALED)
+        told.set()
+    assert why.startswith("metrics-server gives no figures: it gave no answer within 0.05 s.")

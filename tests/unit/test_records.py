@@ -6,16 +6,22 @@ import logging
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from temporalio.testing import ActivityEnvironment
 
+from activities.evidence import Evidence
+from tests.unit.kube_support import client_of
 from tests.unit.log_support import RotatingWriter
 from virtflow.sequence import records as module
 from virtflow.sequence.records import Records
+from workflows.fault_models import OutageEnded, OutageEvidence, OutageRecord
 
 CONTROLLER = "system:serviceaccount:kubevirt:kubevirt-controller"
 SCHEDULER = "system:kube-scheduler"
@@ -340,3 +346,41 @@ async def test_pods_that_virt_controller_was_refused_are_found_by_their_namespac
         }
         assert records.refused_pods("nowhere") == {}
         assert len(records.of_namespace("ns")) == 1
+
+
+@pytest.mark.anyio
+async def test_a_pod_s_end_is_kept_whoever_brought_it_about() -> None:
+    """A node's controller, an eviction, somebody by hand: it is what a recovery begins with."""
+    end = event(
+        "system:serviceaccount:kube-system:node-controller", "delete", "pods", "ns", "a-pod", **made("p", "i")
+    )
+    other = event(
+        "system:serviceaccount:kube-system:node-controller", "patch", "pods", "ns", "a-pod", **made("p", "i")
+    )
+    with logs() as (audit_log, _, records):
+        audit_log.write(lines([other, end]))
+        await records.catch_up()
+        assert [(write.verb, write.name) for write in records.of_namespace("ns")] == [("delete", "a-pod")]
+
+
+@pytest.mark.anyio
+async def test_an_outage_is_told_by_what_was_written_before_in_and_after_it() -> None:
+    """At its two moments nothing can be told of which came first."""
+    began, over = (datetime(2026, 11, 23, 10, 0, second, tzinfo=UTC) for second in (2, 6))
+    written = [
+        at(1, event(GATEWAY, "create", "virtualmachines", "ns", "a", **made("a"))),
+        at(2, event(CONTROLLER, "update", "virtualmachines", "ns", "a", **made("a"))),
+        at(4, event(CONTROLLER, "update", "virtualmachines", "ns", "a", **made("a"))),
+        at(5, event(CONTROLLER, "update", "virtualmachines", "ns-2", "a", **made("b"))),
+        at(7, event(GATEWAY, "create", "virtualmachines", "ns", "c", **made("c"))),
+    ]
+    with logs() as (audit_log, _, records), tempfile.TemporaryDirectory() as folder:
+        audit_log.write(lines(written))
+        async with client_of(unasked, Path(folder)) as kube:
+            evidence = OutageEvidence("ns", OutageEnded(began, over))
+            record = await ActivityEnvironment().run(Evidence(kube, records).observe_outage, evidence)
+    assert record == OutageRecord(["a", "c"], 1)
+
+
+async def unasked(request: web.Request) -> web.StreamResponse:
+    raise AssertionError(request.path)

@@ -38,7 +38,6 @@ class LocalCluster:
         shutil.rmtree(self.folder)
 """
 SESSION = """
-
 class FakeSession:
     def entered(self, step):
         pass
@@ -118,7 +117,7 @@ def interrupted():
 def checkout(tmp_path: Path) -> Path:
     checkout = copy_checkout(tmp_path / "checkout")
     (checkout / "clusters" / "local" / "__init__.py").write_text(CLUSTER)
-    (checkout / "tests" / "e2e" / "steps" / "machines.py").write_text(STEPS)
+    (checkout / "tests" / "e2e" / "steps" / "quotas.py").write_text(STEPS)  # no other steps need it
     with (checkout / "tests" / "e2e" / "conftest.py").open("a") as conftest:
         conftest.write(SESSION)
     for feature in (checkout / "features").glob("*.feature"):
@@ -161,7 +160,7 @@ class Ended:
         (
             {"one": "the step stumbles", "two": "nobody answers"},
             70,
-            "virtflow itself failed: KeyError: 'foot' (tests/e2e/steps/machines.py:32). Type it again with -v",
+            "virtflow itself failed: KeyError: 'foot' (tests/e2e/steps/quotas.py:32). Type it again with -v",
         ),
     ],
 )

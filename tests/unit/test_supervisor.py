@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -184,6 +185,20 @@ def test_a_program_has_its_own_time_to_leave(supervisor: Supervisor, seconds: in
     running(supervisor, "slow")
     supervisor.stop_program("slow")
     assert ("left" in supervisor.log("slow").read_text()) == may_leave
+
+
+def test_a_program_that_is_killed_gets_no_time_to_take_leave_and_stays_down(supervisor: Supervisor) -> None:
+    leave = "time.sleep(20); print('left', flush=True); sys.exit()"
+    code = f"import signal, sys, time\ndef leave(*_): {leave}\nsignal.signal(signal.SIGTERM, leave)\n{SLEEPS}"
+    supervisor.configure([replace(python("slow", code), stop_limit=timedelta(seconds=60))])
+    supervisor.start()
+    first = running(supervisor, "slow")
+    supervisor.kill_program("slow")
+    assert "left" not in supervisor.log("slow").read_text()
+    assert state_of(supervisor, "slow") == "STOPPED"
+    supervisor.kill_program("slow")
+    supervisor.start("slow")
+    assert wait_until(lambda: pid_of(supervisor, "slow") or 0) != first
 
 
 def test_stop_finds_a_supervisor_that_has_not_written_its_pid(supervisor: Supervisor, folder: Path) -> None:

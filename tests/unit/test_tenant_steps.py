@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -11,16 +11,16 @@ from tests.e2e.phrases import TenantFile
 from tests.e2e.report import Report
 from tests.e2e.steps import quotas, tenants
 from tests.e2e.steps.world import World
+from virtflow.errors import SloMissedError
 from virtflow.kube import Object
 from workflows.models import (
     GatewayAnswer,
-    LoadOutcome,
     ObservedArrow,
     ScenarioOrder,
     VirtualMachineCreated,
     VirtualMachineRef,
 )
-from workflows.quota_models import Pressed, Strain, Tries
+from workflows.quota_models import Strain, Tries
 from workflows.tenant_models import Tenant, TenantOrder
 
 START = datetime(2026, 11, 23, 10, tzinfo=UTC)
@@ -128,13 +128,13 @@ def test_who_waits_for_another_is_slowed(before: float, after: float, passes: bo
     if passes:
         quotas.takes_not_much_longer(report(), world, 10, "tenant-a")
     else:
-        with pytest.raises(AssertionError, match="It took"):
+        with pytest.raises(SloMissedError, match="It took"):
             quotas.takes_not_much_longer(report(), world, 10, "tenant-a")
 
 
 @pytest.mark.parametrize(("ready", "passes"), [(0, False), (1, False), (2, True), (3, False)])
 def test_what_the_quota_lets_run_must_run(ready: int, passes: bool) -> None:
-    world = World(pressed=Pressed(Strain(4, 4, ready, 0, [], is_quota=True), cast(LoadOutcome, None)))
+    world = World(strain=Strain(4, 4, ready, 0, [], is_quota=True))
     if passes:
         quotas.wants_more(report(), world, 2)
     else:

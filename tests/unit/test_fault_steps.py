@@ -1,0 +1,121 @@
+"""Steps about faults, with a session that answers at once: what they let pass, and what they leave behind."""
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from tests.e2e.conftest import Session
+from tests.e2e.report import Report
+from tests.e2e.steps import faults
+from tests.e2e.steps.world import World
+from workflows.fault_models import Instance, NodeFault, Outage, OutageEnded, OutageRecord, Recovery
+from workflows.models import GatewayAnswer, ScenarioOrder, VirtualMachineCreated, VirtualMachineRef
+from workflows.tenant_models import Tenant
+
+START = datetime(2026, 11, 23, 10, tzinfo=UTC)
+MACHINE = VirtualMachineRef("tenant-a-1", "test-vm", "u1")
+LABELS = {"virtflow.io/scenario": "12345678"}
+FAULT = NodeFault("node-1", "failed by 12345678")
+OUTAGE = Outage("kube-apiserver", timedelta(seconds=20))
+ENDED = OutageEnded(START, START + timedelta(seconds=20))
+
+
+class Answering(Session):
+    """Answers by the update's name, and notes what it was asked."""
+
+    def __init__(self, **answers: Any) -> None:
+        self._order = ScenarioOrder("r", "f", "s", LABELS, timedelta(minutes=1))
+        self._answers = answers
+        self.asked: list[tuple[str, Any]] = []
+
+    def ask(self, update: Any, order: Any) -> Any:
+        self.asked.append((update.__name__, order))
+        answer = self._answers.get(update.__name__)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def world(**known: Any) -> World:
+    created = VirtualMachineCreated(GatewayAnswer(201, {}, [], "id"), MACHINE)
+    return World(tenants={"tenant-a": Tenant("tenant-a", "tenant-a-1", ["user"])}, created=created, **known)
+
+
+def report() -> Report:
+    return Report("r", None)
+
+
+def torn_down(session: Session, broken: faults.Broken) -> None:
+    """As pytest does it with the fixture of the steps."""
+    fixture: Callable[[Session], Any] = faults.broken.__wrapped__  # type: ignore[attr-defined]
+    running = fixture(session)
+    next(running).extend(broken)
+    assert next(running, None) is None
+
+
+def test_what_was_broken_is_whole_again_before_the_next_scenario_last_first() -> None:
+    session = Answering(await_back=ENDED)
+    torn_down(session, [FAULT, OUTAGE])
+    assert session.asked == [("await_back", OUTAGE), ("mend_node", FAULT)]
+
+
+def test_a_node_is_mended_also_if_its_failure_failed() -> None:
+    session = Answering(read_instance=Instance("vmi-1", "node-1"), fail_node=AssertionError("no"))
+    broken: faults.Broken = []
+    with pytest.raises(AssertionError, match="no"):
+        faults.node_fails(session, world(), broken, "node-1")
+    assert broken == [FAULT]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ("node-1", "node-2", ""),
+        ("node-3", "node-2", "ran on node-3, which has not failed"),
+        ("node-1", "node-1", "It runs on node-1, which has failed"),
+    ],
+)
+def test_another_node_is_neither_one_that_failed_nor_counts_where_none_did(
+    before: str, after: str, words: str
+) -> None:
+    session = Answering(await_recovery=Recovery(Instance("vmi-2", after), []))
+    now = world(before=Instance("vmi-1", before))
+    if words:
+        with pytest.raises(AssertionError, match=words):
+            faults.runs_elsewhere(session, report(), now, [FAULT], 60)
+    else:
+        faults.runs_elsewhere(session, report(), now, [FAULT], 60)
+        assert now.recovery is not None
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (OutageRecord(["test-vm"], 0), ""),
+        (OutageRecord(["test-vm", "test-vm"], 0), "has 2 that succeeded"),
+        (OutageRecord([], 0), "has 0 that succeeded"),
+        (OutageRecord(["test-vm"], 1), "has 1 writes to tenant-a-1 meanwhile"),
+    ],
+)
+def test_a_machine_is_created_once_and_not_while_nobody_answered(record: OutageRecord, words: str) -> None:
+    session = Answering(observe_outage=record)
+    if words:
+        with pytest.raises(AssertionError, match=words):
+            faults.created_once(session, report(), world(outage=ENDED), "tenant-a", 1)
+    else:
+        faults.created_once(session, report(), world(outage=ENDED), "tenant-a", 1)
+
+
+def test_a_step_that_comes_too_early_says_what_is_missing() -> None:
+    session = Answering()
+    with pytest.raises(AssertionError, match="Nothing has happened to the virtual machine"):
+        faults.runs_again(session, report(), world(), 60)
+    with pytest.raises(AssertionError, match="kube-apiserver was not gone before"):
+        faults.program_answers(session, report(), world(), [FAULT], "kube-apiserver")
+    with pytest.raises(AssertionError, match="Nothing was gone"):
+        faults.created_once(session, report(), world(), "tenant-a", 1)
+    with pytest.raises(AssertionError, match="node-2 has not failed"):
+        faults.node_is_well(session, [FAULT], "node-2")
+    assert session.asked == []
