@@ -11,7 +11,7 @@ from tests.e2e.report import Report
 
 def test_a_table_is_part_of_its_step_in_the_summary(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report = Report("run", tmp_path)
-    report.scenario_starts("A feature", "A scenario")
+    report.scenario_starts("run/a-feature/a-scenario", "A feature", "A scenario")
     report.step_starts("Then it is seen", 0)
     report.note("2 cells")
     for title in ("What a can do", "What b can do"):
