@@ -57,8 +57,8 @@ def undone_meanwhile(order: ScenarioOrder) -> InfrastructureError:
     minutes = order.idle_timeout / timedelta(minutes=1)
     return InfrastructureError(
         "This scenario had begun when the run was killed, and was undone before the run was resumed: nobody had "
-        f"spoken to it for {minutes:.0f} minutes, or somebody cancelled it. What it had made is gone, so it cannot go "
-        f"on. Run it anew: `virtflow e2e --feature '{order.scenario}'`."
+        f"spoken to it for {minutes:.0f} minutes, or somebody cancelled it. What it had made is gone, and it cannot "
+        f"go on. Run it anew: `virtflow e2e --feature '{order.scenario}'`."
     )
 
 
