@@ -131,7 +131,8 @@ def runs(verbose: Verbose = False) -> None:
 
     found = all_runs(Path.cwd() / "reports")
     if not found:
-        raise InputError("There are no runs in ./reports. `virtflow e2e` makes one.")
+        console.print("There is no run in ./reports. `virtflow e2e` makes one.")
+        return
     table = Table("RUN", "BEGAN", "STATE", "SCENARIOS", box=None, pad_edge=False)
     for run in found:
         began = run.record.began.astimezone().strftime("%Y-%m-%d %H:%M:%S")

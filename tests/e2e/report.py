@@ -122,8 +122,7 @@ class Report:
     def retell(self, scenario: ScenarioRecord) -> None:
         """A scenario that an earlier runner finished."""
         self._say_scenario(scenario.feature, scenario.name)
-        words = f"finished before, {len(scenario.steps)} steps"
-        console.print(f"    {_coloured(not scenario.words)} {words} [dim]{_seconds(scenario.took)}[/]")
+        console.print(f"    {_coloured(not scenario.words)} finished before [dim]{_seconds(scenario.took)}[/]")
         if scenario.words:
             _say_error(scenario.words)
 
