@@ -93,6 +93,14 @@ class Run:
     def take_up(self, code: dict[str, str]) -> None:
         """Become the runner of a run whose own was killed, with this code. Raises InputError if it is no such run."""
         self._hold()
+        try:
+            self._check(code)
+        except InputError:
+            self.release()
+            raise
+        self.note(resumed=[*self.record.resumed, datetime.now(UTC)])
+
+    def _check(self, code: dict[str, str]) -> None:
         # Only now: it may have ended since it was read.
         self.record = self.load(self.folder).record
         if self.record.exit_code is not None:
@@ -106,7 +114,6 @@ class Run:
                 f"under these. Not the same: {_listed(differing)}. Bring back what it began with, or start a new "
                 "run: `virtflow e2e`."
             )
-        self.note(resumed=[*self.record.resumed, datetime.now(UTC)])
 
     def note(self, **changes: Any) -> None:
         self.record = replace(self.record, **changes)

@@ -84,6 +84,7 @@ def test_what_differs_is_named(killed: Run) -> None:
         killed.take_up(other)
     assert "Not the same: features/a.feature (changed), load/0.py (new), load/1.py (new)" in str(refused.value)
     assert "load/5.py (new), load/6.py (new), and 3 more." in str(refused.value)
+    assert killed.was_killed, "who is refused holds nothing"
 
 
 def test_a_record_of_another_version_is_said_to_be_one(killed: Run) -> None:

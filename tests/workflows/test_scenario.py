@@ -150,24 +150,6 @@ async def test_it_says_which_steps_it_has_finished_and_which_are_under_way(
         assert (await handle.query(Scenario.steps_taken)).is_over
 
 
-@pytest.mark.anyio
-async def test_who_resumes_it_before_the_worker_is_back_is_ahead_of_the_idle_timer(
-    environment: WorkflowEnvironment, worker: Callable[..., Worker]
-) -> None:
-    world = World()
-    handle = await start(environment.client)
-    async with worker(*world.activities):
-        await handle.execute_update(Scenario.create_tenant, ORDER, id="001-1-a")
-    await environment.sleep(2 * SCENARIO.idle_timeout)
-    await handle.signal(Scenario.resume)
-    async with worker(*world.activities):
-        assert await handle.query(Scenario.steps_taken) == StepsTaken(["001-1-a"], [], is_over=False)
-        await handle.execute_update(Scenario.create_tenant, ORDER, id="001-1-a")
-        assert world.calls == ["create_tenant"]
-        await handle.signal(Scenario.end)
-        assert await handle.result() == []
-
-
 MANY = [type(ORDER)(f"tenant-{number}", f"tenant-{number}-1", {}) for number in range(60)]
 
 
