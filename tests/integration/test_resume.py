@@ -6,21 +6,32 @@ import os
 import subprocess
 import sys
 import time
+import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+import anyio
+import anyio.to_thread
 import pytest
+from temporalio.api.enums.v1 import EventType
+from temporalio.client import WorkflowHandle
 
 from clusters.endpoints import Endpoints
 from clusters.local import LocalCluster
+from clusters.supervisor import Supervisor
 from virtflow.exit_codes import ExitCode
 from virtflow.settings import Settings
+from virtflow.temporal import TASK_QUEUE, connect
+from workflows.models import ScenarioOrder
+from workflows.scenario import Scenario
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = timedelta(seconds=120)
+IDLE = timedelta(seconds=15)
+"""Long enough for the worker to be stopped before."""
 CREATED_ONCE = ("virtualmachines", "virtualmachineinstancereplicasets")
 
 
@@ -53,13 +64,16 @@ class Runner:
         return self._output.read_text()
 
     def kill_when(self, holds: Callable[[], bool]) -> None:
+        self.wait_until(holds)
+        self.process.kill()
+        self.process.wait()
+
+    def wait_until(self, holds: Callable[[], bool]) -> None:
         deadline = time.monotonic() + PATIENCE.total_seconds()
         while not holds():
             assert self.process.poll() is None, f"It ended before it could be killed: {self.said}"
             assert time.monotonic() < deadline, f"It never came so far: {self.said}"
             time.sleep(0.02)
-        self.process.kill()
-        self.process.wait()
 
     def ended(self) -> int:
         return self.process.wait(2 * PATIENCE.total_seconds())
@@ -83,6 +97,7 @@ class Story:
 
     def begin(self, words: str) -> Runner:
         self._runner = Runner(self._settings, self._home, "--feature", words)
+        self._runner.wait_until(lambda: any(self._home.glob("reports/*/run.json")))
         return self._runner
 
     def resume(self) -> Runner:
@@ -163,3 +178,33 @@ def test_killed_in_a_load_which_goes_on(story: Story, endpoints: Endpoints) -> N
     assert "the worker ended under its load, and the next one took it up, as it was" in runner.said
     assert story.begins_of_load() == [False]
     assert set(story.creates().values()) == {1}, story.creates()
+
+
+@pytest.mark.anyio
+async def test_who_resumes_a_session_before_the_worker_is_back_is_ahead_of_its_idle_timer(
+    cluster: LocalCluster, endpoints: Endpoints
+) -> None:
+    temporal = await connect(endpoints)
+    order = ScenarioOrder("run", "feature", "scenario", {}, IDLE)
+    session = await temporal.start_workflow(Scenario.run, order, id=f"idle-{uuid.uuid4()}", task_queue=TASK_QUEUE)
+    supervisor = Supervisor(cluster.folder)
+    try:
+        await session.execute_update(Scenario.list_virtual_machines, "default")
+        await anyio.to_thread.run_sync(supervisor.stop_program, "worker")
+        with anyio.fail_after(PATIENCE.total_seconds()):
+            await until_the_timer_has_fired(session)
+        await session.signal(Scenario.resume)
+    finally:
+        await anyio.to_thread.run_sync(cluster.up)
+    with anyio.fail_after(PATIENCE.total_seconds()):
+        assert await session.execute_update(Scenario.list_virtual_machines, "default") == []
+        await session.signal(Scenario.end)
+        assert await session.result() == []
+
+
+async def until_the_timer_has_fired(session: WorkflowHandle[Scenario, list[str]]) -> None:
+    while True:
+        events = [event.event_type async for event in session.fetch_history_events()]
+        if EventType.EVENT_TYPE_TIMER_FIRED in events:
+            return
+        await anyio.sleep(0.2)
