@@ -302,7 +302,8 @@ async def test_cancelled_by_who_hands_it_on_it_goes_on(folder: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await load
         result = await run_load(plan, folder, ignore)
-    assert (result.requests, result.resumed, result.restarted) == (PLANNED, True, False)
+    assert (result.resumed, result.restarted) == (True, False)
+    assert result.requests == server.requests.total() > 0
 
 
 KILLED_CALLER = """
