@@ -23,6 +23,7 @@ from clusters.endpoints import Endpoints
 from clusters.local import LocalCluster
 from clusters.supervisor import Supervisor
 from virtflow.exit_codes import ExitCode
+from virtflow.runs import Run
 from virtflow.settings import Settings
 from virtflow.temporal import TASK_QUEUE, connect
 from workflows.models import ScenarioOrder
@@ -144,12 +145,13 @@ def test_killed_in_a_create_between_scenarios_and_in_the_cleanup(story: Story, e
     runner = story.begin("A tenant creates a virtual machine")
     runner.kill_when(lambda: any(made.startswith("VirtualMachine ") for made in story.creates()))
 
+    was_under_way = bool(Run.load(story.report).unfinished)
+
     runner = story.resume()
     runner.kill_when(lambda: "Scenario: The fields running and runStrategy exclude each other" in runner.said)
-    [given] = [line for line in runner.said.splitlines() if 'Given the tenant "tenant-a"' in line][:1]
-    [create] = [line for line in runner.said.splitlines() if 'creates the virtual machine of "test-vm.yaml"' in line]
-    assert given.endswith("resumed")
-    assert create.endswith(("taken up", "resumed")), create
+    [create] = [line for line in runner.said.splitlines() if 'virtual machine of "test-vm.yaml"' in line] or [""]
+    # On a machine that is slow enough, the scenario had ended before its runner could be killed.
+    assert create.endswith(("taken up", "resumed")) == was_under_way, runner.said
 
     runner = story.resume()
     runner.kill_when(lambda: '✓ And "tenant-a" has the virtual machine "test-vm"' in runner.said)
