@@ -293,6 +293,19 @@ async def test_cancelled_it_ends_the_load_and_may_be_asked_for_again(folder: Pat
     assert (result.requests, result.resumed, result.restarted) == (PLANNED, False, True)
 
 
+async def test_cancelled_by_who_hands_it_on_it_goes_on(folder: Path) -> None:
+    async with serving() as server:
+        plan, started = server.plan(), asyncio.Event()
+        load = asyncio.create_task(run_load(plan, folder, lambda _: started.set(), is_handed_on=lambda: True))
+        await started.wait()
+        load.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await load
+        result = await run_load(plan, folder, ignore)
+    assert (result.resumed, result.restarted) == (True, False)
+    assert result.requests == server.requests.total() > 0
+
+
 KILLED_CALLER = """
 import asyncio, os, signal, sys
 from pathlib import Path
