@@ -4,7 +4,7 @@ import hashlib
 import re
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from clusters.endpoints import Endpoints
 from load.runner import LoadError
 from tests.e2e import steps
 from tests.e2e.check import check_features
+from tests.e2e.failures import keep_bundle
 from tests.e2e.report import Report
 from tests.e2e.steps import *  # noqa: F403  pytest-bdd finds steps by their names in the conftest
 from tests.e2e.steps.world import FEATURES
@@ -61,6 +62,11 @@ class Session:
         self._position = 0
         self._asked = 0
         self._text = ""
+        self.step_began = datetime.now(UTC)
+
+    @property
+    def workflow_id(self) -> str:
+        return self._handle.id
 
     @property
     def labels(self) -> dict[str, str]:
@@ -75,6 +81,7 @@ class Session:
         """Which step speaks next: part of its update's id."""
         self._position += 1
         self._asked = 0
+        self.step_began = datetime.now(UTC)
         self._text = f"{step.keyword} {step.name} {step.docstring or ''} {step.datatable or ''}"
 
     def ask(self, update: UpdateMethodMultiParam[[Any, Order], Result], order: Order) -> Result:
@@ -247,8 +254,12 @@ def pytest_bdd_after_step(request: pytest.FixtureRequest) -> None:
     request.config.stash[report_key].step_ends(time.monotonic(), None)
 
 
-def pytest_bdd_step_error(request: pytest.FixtureRequest, exception: Exception) -> None:
-    request.config.stash[report_key].step_ends(time.monotonic(), explain(exception))
+def pytest_bdd_step_error(
+    request: pytest.FixtureRequest, feature: Feature, scenario: GherkinScenario, step: Step, exception: Exception
+) -> None:
+    now, problem = time.monotonic(), explain(exception)
+    keep_bundle(request, feature.name or "", scenario.name, f"{step.keyword} {step.name}", problem)
+    request.config.stash[report_key].step_ends(now, problem)
 
 
 @pytest.hookimpl(wrapper=True)
