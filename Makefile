@@ -12,7 +12,7 @@ export VIRTFLOW_CLUSTER := $(or $(CLUSTER),local)
 export VIRTFLOW_KEEP := $(or $(KEEP),0)
 export VIRTFLOW_VERBOSE := $(or $(V),0)
 
-.PHONY: e2e test explore attack conformance up down status logs load journey bench doctor lint format
+.PHONY: e2e test explore attack conformance up down status logs histories load journey bench doctor lint format
 
 e2e: .venv/ready
 	@$(BIN)/python -m virtflow e2e
@@ -36,6 +36,13 @@ up down status: .venv/ready
 
 logs: .venv/ready
 	@$(BIN)/python -m virtflow logs $(COMPONENT)
+
+# What the replay tests replay, from real runs, on a cluster of their own.
+histories: export VIRTFLOW_CLUSTER := histories
+histories: .venv/ready
+	@$(BIN)/python -m virtflow e2e --keep
+	@$(BIN)/python -m tests.workflows.record
+	@$(BIN)/python -m virtflow down
 
 load: .venv/ready
 	@$(BIN)/python -m virtflow load --users $(or $(USERS),28) --duration $(or $(DURATION),120)
