@@ -26,17 +26,27 @@ def keep_bundle(request: pytest.FixtureRequest, feature: str, scenario: str, ste
     reports: Path | None = request.config.getoption("--virtflow-report")
     if reports is None:
         return
-    session: Session = request.getfixturevalue("session")
     report: Report = request.getfixturevalue("report")
-    portal: BlockingPortal = request.getfixturevalue("portal")
-    since = min(session.step_began, datetime.now(UTC) - MINUTE)
-    failure = Failure(feature, scenario, step, problem, session.workflow_id, session.labels, since)
-    begin = re.sub(r"[\W_]+", "-", scenario.lower()).strip("-")[:60]
-    folder = reports / "failures" / f"{begin}-{failure.mark}"
-    endpoints, temporal = request.getfixturevalue("endpoints"), request.getfixturevalue("temporal")
     try:
-        index = portal.call(write_bundle, folder, failure, endpoints, temporal)
+        index = _write(request, reports / "failures", feature, scenario, step, problem)
     except Exception as error:  # that a step failed is worth more than why this did
         report.note(f"What there was could not be kept: {describe(error)}")
     else:
         report.note(f"[What there was when it failed]({index.relative_to(reports)})")
+
+
+def _write(
+    request: pytest.FixtureRequest, folder: Path, feature: str, scenario: str, step: str, problem: str
+) -> Path:
+    session: Session = request.getfixturevalue("session")
+    portal: BlockingPortal = request.getfixturevalue("portal")
+    since = min(session.step_began, datetime.now(UTC) - MINUTE)
+    failure = Failure(feature, scenario, step, problem, session.workflow_id, session.labels, since)
+    begin = re.sub(r"[\W_]+", "-", scenario.lower()).strip("-")[:60]
+    return portal.call(
+        write_bundle,
+        folder / f"{begin}-{failure.mark}",
+        failure,
+        request.getfixturevalue("endpoints"),
+        request.getfixturevalue("temporal"),
+    )

@@ -1,8 +1,8 @@
 """What was recorded of real runs is replayed by the workflows as they are now.
 
-A worker that is started anew, by a crash or by the next run, takes open workflows up from their histories. Where their
-code would now do other things than are on record, Temporal refuses to go on. So a change that makes a test here fail
-breaks what is under way: undoing above all. If that is meant, `make histories` records anew.
+A worker that is started anew, by a crash or by the next run, takes open workflows up from their histories. Where
+their code would now do other things than are on record, Temporal refuses to go on. So a change that makes a test here
+fail breaks what is under way: undoing above all. If that is meant, `make histories` records anew.
 """
 
 import base64
@@ -10,7 +10,6 @@ import re
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from temporalio import workflow
@@ -74,7 +73,8 @@ async def test_another_order_does_not_replay(changed: type) -> None:
 
 
 def test_of_each_workflow_each_manner_is_recorded() -> None:
-    assert {name_of(file) for file in recorded()} == {(each.__name__, manner) for each in WORKFLOWS for manner in Manner}
+    wanted = {(each.__name__, manner) for each in WORKFLOWS for manner in Manner}
+    assert {name_of(file) for file in recorded()} == wanted
 
 
 def test_each_update_of_a_scenario_is_recorded() -> None:
