@@ -1,4 +1,4 @@
-"""The worker, noting every credential that it gets or makes up: `python -m tests.integration.noting_worker ENDPOINTS`.
+"""The worker, noting every credential it gets or makes up: `python -m tests.integration.noting_worker ENDPOINTS`.
 
 For a test to look for them wherever they must not be. The notes go to the file that VIRTFLOW_TEST_NOTES names.
 """
