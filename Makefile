@@ -12,7 +12,7 @@ export VIRTFLOW_CLUSTER := $(or $(CLUSTER),local)
 export VIRTFLOW_KEEP := $(or $(KEEP),0)
 export VIRTFLOW_VERBOSE := $(or $(V),0)
 
-.PHONY: e2e test explore attack conformance up down status logs histories load journey bench doctor lint format
+.PHONY: e2e test explore attack exits conformance up down status logs histories load journey bench doctor lint format
 
 e2e: .venv/ready
 	@$(BIN)/python -m virtflow e2e
@@ -26,6 +26,10 @@ explore: .venv/ready
 
 attack: .venv/ready
 	@$(BIN)/python -m pytest tests/attack --hypothesis-profile=attack
+
+# A crash at the end of a process is rare: so many exits show whether there is one.
+exits: .venv/ready
+	@$(BIN)/python -m pytest -s tests/integration/test_exits.py --exits=200
 
 conformance: .venv/ready
 	@$(BIN)/python -m pytest tests/conformance/test_situations.py $(if $(AGAINST),--kubeconfig $(AGAINST)) \

@@ -7,13 +7,16 @@ from collections.abc import Callable, Iterator
 import yaml
 from temporalio import activity
 
+from activities.causes import NOBODY, Causes
 from activities.errors import gave_up, refusals_are_final
 from activities.heartbeat import heartbeating
+from activities.no_figures import has_no_figures
 from activities.strain import strain_of
 from virtflow.errors import VirtflowError
 from virtflow.kube import Informer, KubeClient, Object, Resource
 from virtflow.kube.resources import HPAS, VMIRS
 from virtflow.sequence.scale import TOLERANCE, current_utilization, target_utilization
+from workflows.failures import FailureType, failure
 from workflows.models import AutoscalerSpec, ReplicaSetOrder, ReplicaSetRef, ReplicasWait, ScaleState, SettleWait
 from workflows.quota_models import Strain, StuckWait
 
@@ -32,6 +35,7 @@ class Autoscaling:
         self, kube: KubeClient, replica_sets: Informer, autoscalers: Informer, instances: Informer, quotas: Informer
     ) -> None:
         self._kube = kube
+        self._causes = Causes(kube)
         self._replica_sets = replica_sets
         self._autoscalers = autoscalers
         self._instances = instances
@@ -63,7 +67,7 @@ class Autoscaling:
         try:
             target_percent = target_utilization(spec)
         except VirtflowError as error:
-            raise gave_up(str(error)) from error
+            raise failure(FailureType.REFUSED, str(error)) from error
         return AutoscalerSpec(int(spec.get("minReplicas", 1)), int(spec["maxReplicas"]), target_percent)
 
     @activity.defn
@@ -113,7 +117,7 @@ class Autoscaling:
             except TimeoutError:
                 raise gave_up(
                     f"The autoscaler {target.namespace}/{target.autoscaler} was not stuck at a quota within "
-                    f"{wait.within.total_seconds():.0f} s. {self._what_there_is(target)}"
+                    f"{wait.within.total_seconds():.0f} s: {await self._why(target)}"
                 ) from None
 
     async def _apply(self, resource: Resource, body: Object, order: ReplicaSetOrder) -> None:
@@ -126,7 +130,7 @@ class Autoscaling:
         """Wait for a state of the two objects together, and name the last one if it does not come."""
         if not await self._comes_true(target, done, seconds):
             raise gave_up(
-                f"Replica set {target.namespace}/{target.name} did not {what} in time. {self._what_there_is(target)}"
+                f"Replica set {target.namespace}/{target.name} did not {what} in time: {await self._why(target)}"
             )
         return self._state(target)
 
@@ -168,12 +172,22 @@ class Autoscaling:
         ratio = state.utilization / target_utilization(autoscaler["spec"])
         return math.isclose(ratio, 1, abs_tol=TOLERANCE)
 
-    def _what_there_is(self, target: ReplicaSetRef) -> str:
+    async def _why(self, target: ReplicaSetRef) -> str:
+        """What is in the way, and how far it has come."""
         state, strain = self._state(target), self._strain(target)
+        autoscaler = self._autoscalers.get(target.namespace, target.autoscaler) or {}
+        replica_set = self._replica_sets.get(target.namespace, target.name) or {}
+        causes = list(strain.reasons)
+        if has_no_figures(autoscaler):
+            causes.insert(
+                0, f"the CPU use is <unknown>: {await self._causes.of_no_figures(target, autoscaler, replica_set)}"
+            )
+        if not causes:
+            causes = await self._causes.of_namespace(target.namespace)
         percent = "<unknown>" if state.utilization is None else f"{state.utilization} %"
         return (
-            f"It has {state.replicas} replicas, {state.ready} of them ready; the autoscaler wants {state.desired} "
-            f"and sees a CPU use of {percent}. {'; '.join(strain.reasons) or 'Nobody says why'}."
+            f"{'; '.join(causes) or NOBODY}. It has {state.replicas} replicas, {state.ready} of them ready; the "
+            f"autoscaler wants {state.desired} and sees a CPU use of {percent}."
         )
 
     def _strain(self, target: ReplicaSetRef) -> Strain:

@@ -31,6 +31,10 @@ __all__ = ["Gateway"]
 
 METHODS = {Verb.CREATE: "POST", Verb.LIST: "GET", Verb.GET: "GET", Verb.UPDATE: "PUT", Verb.DELETE: "DELETE"}
 REQUEST_LIMIT = aiohttp.ClientTimeout(total=20)
+WORTH_ANOTHER_TRY = frozenset({429, 500, 502, 503, 504})
+"""Every other answer is what the scenario asked for, a refusal like any."""
+LONGEST_PAUSE = timedelta(seconds=60)
+"""Whatever the gateway asks for."""
 ACCEPT = ("Accept", "application/json")
 LOOK_EVERY = timedelta(milliseconds=250)
 REVOCABLE = "revocable"
@@ -129,7 +133,7 @@ class Gateway:
             warnings=[warning_text(value) for value in response.headers.getall("Warning", [])],
             request_id=response.headers.get("X-Request-Id", ""),
         )
-        if answer.code in (429, 500, 502, 503, 504):
+        if answer.code in WORTH_ANOTHER_TRY:
             raise ApplicationError(
                 f"The gateway answered {answer.code} to {method} {path}: {answer.message}",
                 next_retry_delay=retry_after(response.headers.get("Retry-After", "")),
@@ -156,7 +160,8 @@ def path_of(name: str | None, namespace: str | None) -> str:
 
 def retry_after(header: str) -> timedelta | None:
     """The pause that a server asks for in seconds; None where it says none, or a date, and the policy's own holds."""
-    return timedelta(seconds=min(int(header), 60)) if header.isascii() and header.isdigit() else None
+    asked = header.isascii() and header.isdigit()
+    return min(timedelta(seconds=int(header)), LONGEST_PAUSE) if asked else None
 
 
 def derived_request_id() -> str:

@@ -1,19 +1,24 @@
 """Load on the guests of a replica set, by the cluster's Locust."""
 
+import asyncio
 import re
 from datetime import timedelta
 from pathlib import Path
 
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
 
+from activities.errors import gave_up
 from activities.heartbeat import heartbeating
 from clusters.endpoints import Endpoints
 from load.results import Latencies, LoadPlan, LoadResult, latencies_of
 from load.runner import LoadError, await_begin, run_load, stop_load
+from workflows.failures import FailureType, failure
 from workflows.models import LoadOrder, LoadOutcome, LoadRun, LoadStretch
+from workflows.options import LOAD_TURN
 
 __all__ = ["Load", "plan_of"]
+
+MINUTE = timedelta(minutes=1)
 
 STRETCH = 10
 """Windows, of about a second each, that are looked at together."""
@@ -34,14 +39,21 @@ class Load:
             try:
                 result = await run_load(plan, self._folder_of(run), lambda _: None)
             except LoadError as error:
-                raise ApplicationError(str(error), type="LoadError", non_retryable=True) from error
+                raise failure(FailureType.LOAD, str(error)) from error
         return outcome_of(result)
 
     @activity.defn(name="await_load")
     async def await_begin(self, run: LoadRun) -> timedelta:
         """Until the load has had its turn to begin; how long it waited for it."""
         async with heartbeating():
-            return await await_begin(self._folder_of(run))
+            try:
+                async with asyncio.timeout(LOAD_TURN.total_seconds()):
+                    return await await_begin(self._folder_of(run))
+            except TimeoutError:
+                raise gave_up(
+                    f"The load of {run.load.users} users had no turn within {LOAD_TURN / MINUTE:.0f} minutes: Locust "
+                    f"carries out at most so many users at once, and other loads were before it."
+                ) from None
 
     @activity.defn(name="stop_load")
     async def stop(self, run: LoadRun) -> None:

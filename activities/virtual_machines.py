@@ -1,9 +1,12 @@
 """What the cluster says of virtual machines, from one shared list and watch for each kind."""
 
 import asyncio
+from datetime import timedelta
 
 from temporalio import activity
+from temporalio.exceptions import ApplicationError
 
+from activities.causes import Causes
 from activities.errors import gave_up, refusals_are_final
 from activities.heartbeat import heartbeating
 from virtflow.kube import Informer, KubeClient, Object
@@ -14,11 +17,15 @@ from workflows.quota_models import ReasonWait
 __all__ = ["VirtualMachines"]
 
 
+SECOND = timedelta(seconds=1)
+
+
 class VirtualMachines:
     """Reads as the platform's administrator."""
 
     def __init__(self, kube: KubeClient, machines: Informer, instances: Informer) -> None:
         self._kube = kube
+        self._causes = Causes(kube)
         self._machines = machines
         self._instances = instances
 
@@ -39,7 +46,7 @@ class VirtualMachines:
                 async with asyncio.timeout(wait.within.total_seconds()):
                     await self._machines.wait_for(machine.namespace, machine.name, runs)
             except TimeoutError:
-                raise gave_up(self._why_not_running(wait)) from None
+                raise await self._gave_up(machine, "run", wait.within) from None
         return self._state(machine)
 
     @activity.defn
@@ -60,10 +67,7 @@ class VirtualMachines:
                         await self._machines.wait_for(machine.namespace, machine.name, lambda vm: bool(said(vm)))
                     )
             except TimeoutError:
-                raise gave_up(
-                    f"VirtualMachine {machine.namespace}/{machine.name} did not say {wait.words!r} within "
-                    f"{wait.within.total_seconds():.0f} s: {self._what_it_says(machine)}"
-                ) from None
+                raise await self._gave_up(machine, f"say {wait.words!r}", wait.within) from None
 
     @activity.defn
     async def read_launcher_limits(self, machine: VirtualMachineRef) -> dict[str, str]:
@@ -96,22 +100,11 @@ class VirtualMachines:
             node=instance.get("nodeName", ""),
         )
 
-    def _why_not_running(self, wait: VirtualMachineWait) -> str:
-        machine = wait.machine
-        return (
-            f"VirtualMachine {machine.namespace}/{machine.name} did not run within "
-            f"{wait.within.total_seconds():.0f} s: {self._what_it_says(machine)}"
-        )
-
-    def _what_it_says(self, machine: VirtualMachineRef) -> str:
+    async def _gave_up(self, machine: VirtualMachineRef, what: str, within: timedelta) -> ApplicationError:
+        vm, instance = (each.get(machine.namespace, machine.name) for each in (self._machines, self._instances))
+        cause = await self._causes.of_machine(machine, vm, instance)
         state = self._state(machine)
-        vm = self._machines.get(machine.namespace, machine.name)
-        vmi = self._instances.get(machine.namespace, machine.name) or {}
-        said = [
-            f"{condition['type']}={condition['status']} {condition.get('reason', '')}: {condition.get('message', '')}"
-            for obj in (vm or {}, vmi)
-            for condition in obj.get("status", {}).get("conditions", [])
-            if condition.get("message") or condition["status"] != "True"
-        ]
-        is_there = f"is {state.printable_status or 'without a status'}" if vm else "is not there"
-        return f"it {is_there}, its instance's phase is {state.phase or 'not set'}. {'; '.join(said)}".strip()
+        return gave_up(
+            f"VirtualMachine {machine.namespace}/{machine.name} did not {what} within {within / SECOND:.0f} s: "
+            f"{cause}. It is {state.printable_status or 'nothing yet'}, its instance {state.phase or 'nothing yet'}."
+        )

@@ -22,7 +22,7 @@ from virtflow.kube.resources import HPAS, VMIRS
 from virtflow.sequence.scale import current_utilization
 from virtflow.temporal import TASK_QUEUE, answering, connect
 from virtflow.terminal import console, phase
-from workflows.failures import words_of
+from virtflow.verdicts import verdict_on
 from workflows.models import LoadOrder, ReplicaSetOrder, ReplicaSetRef, ScenarioOrder
 from workflows.scenario import Scenario
 from workflows.tenant_models import TenantOrder
@@ -63,7 +63,7 @@ async def _apply_load(endpoints: Endpoints, folder: Path, users: int, duration: 
             )
         _summarize(result)
     except WorkflowUpdateFailedError as error:
-        raise VirtflowError(f"The replica set could not be made: {words_of(error)}") from error
+        raise verdict_on(error) from error
     finally:
         await session.signal(Scenario.end)
         with phase("Removing the replica set"):

@@ -1,15 +1,20 @@
 """The errors a user is meant to read, and the exit code each leads to.
 
-VirtflowError             1  what was tried did not work
- ├─ InputError            2  a setting, an argument
- │   └─ FeatureError         tests.e2e.check
- ├─ InfrastructureError   3  Temporal, the worker
- │   ├─ ToolchainError       clusters.local.toolchain
- │   ├─ ClusterError         clusters
- │   └─ LoadError            load
- └─ LeftBehindError       4  cleanup
+VirtflowError             1    what was tried did not work
+ ├─ InputError            2    a setting, an argument
+ │   └─ FeatureError           tests.e2e.check
+ ├─ InfrastructureError   3    Temporal, the worker, a server that stays away
+ │   ├─ ToolchainError         clusters.local.toolchain
+ │   ├─ ClusterError           clusters
+ │   └─ LoadError              load
+ ├─ LeftBehindError       4    cleanup
+ ├─ SloMissedError        5    a step that holds a time against what was promised
+ ├─ TimedOutError         6    a step that waited
+ ├─ BugError              70   an activity or a workflow
+ └─ CancelledError        130  a scenario, by somebody else than its runner
 
-A failed assertion is what a step says about what is tested. Any other exception is a bug of virtflow itself.
+A failed assertion is what a step says about what is tested. Any other exception is a bug of virtflow itself. What
+fails in a workflow becomes one of these in `virtflow.verdicts`.
 """
 
 import os
@@ -19,7 +24,18 @@ from typing import ClassVar
 
 from virtflow.exit_codes import ExitCode
 
-__all__ = ["VERBOSE", "InfrastructureError", "InputError", "LeftBehindError", "VirtflowError", "explain"]
+__all__ = [
+    "VERBOSE",
+    "BugError",
+    "CancelledError",
+    "InfrastructureError",
+    "InputError",
+    "LeftBehindError",
+    "SloMissedError",
+    "TimedOutError",
+    "VirtflowError",
+    "explain",
+]
 
 VERBOSE = "VIRTFLOW_VERBOSE"
 """In the environment, so that it holds from the first moment, before any setting is known to be valid."""
@@ -49,6 +65,30 @@ class LeftBehindError(VirtflowError):
     """Cleanup could not remove everything."""
 
     exit_code = ExitCode.LEFT_BEHIND
+
+
+class SloMissedError(VirtflowError):
+    """What was tested works, but more slowly than it promises."""
+
+    exit_code = ExitCode.SLO_MISSED
+
+
+class TimedOutError(VirtflowError):
+    """What a step waited for did not come about in the time it has."""
+
+    exit_code = ExitCode.TIMED_OUT
+
+
+class BugError(VirtflowError):
+    """virtflow's own code failed where its traceback is in a log: in the worker."""
+
+    exit_code = ExitCode.BUG
+
+
+class CancelledError(VirtflowError):
+    """The scenario was cancelled, and says nothing about what is tested."""
+
+    exit_code = ExitCode.INTERRUPTED
 
 
 def explain(error: BaseException) -> str:

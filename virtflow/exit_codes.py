@@ -25,16 +25,22 @@ class ExitCode(IntEnum):
     BAD_INPUT = 2, "a feature, an option or a setting is wrong, and nothing was started"
     INFRASTRUCTURE = 3, "toolchain, cluster, Temporal, worker or load generator did not work"
     LEFT_BEHIND = 4, "all passed, but cleanup left something behind"
+    SLO_MISSED = 5, "what was tested works, but more slowly than it promises"
+    TIMED_OUT = 6, "what a scenario waited for did not come about in time"
     BUG = 70, "virtflow itself failed"
-    INTERRUPTED = 130, "Ctrl-C, SIGTERM or SIGHUP"
+    INTERRUPTED = 130, "Ctrl-C, SIGTERM or SIGHUP, or a scenario was cancelled in Temporal"
 
 
-# Infrastructure is ahead of a failure: on a cluster that is not well, a failed scenario says little.
+# Infrastructure is ahead of a failure: on a cluster that is not well, a failed scenario says little. What was found
+# is ahead of what nobody looked at any more: a scenario that was cancelled says nothing.
 _BY_WEIGHT = (
     ExitCode.BUG,
     ExitCode.INFRASTRUCTURE,
     ExitCode.BAD_INPUT,
     ExitCode.FAILED,
+    ExitCode.TIMED_OUT,
+    ExitCode.SLO_MISSED,
+    ExitCode.INTERRUPTED,
     ExitCode.LEFT_BEHIND,
 )
 

@@ -27,12 +27,13 @@ from virtflow.journey_report import Journey, failures_of, table_of, write_journe
 from virtflow.settings import Settings
 from virtflow.temporal import TASK_QUEUE, answering, connect
 from virtflow.terminal import console, phase
+from virtflow.verdicts import VERDICTS
 from workflows.failures import words_of
 from workflows.journey_models import JourneyLoad, JourneyOrder, JourneyPhase, TenantJourneyOutcome
 from workflows.tenant_journey import PHASE, TenantJourney
 from workflows.tenant_models import TenantOrder
 
-__all__ = ["journey_orders", "run_journeys", "travel"]
+__all__ = ["codes_of", "journey_orders", "run_journeys", "travel"]
 
 MANIFESTS = Path(__file__).parents[1] / "features" / "manifests"
 PHASE_LIMIT = timedelta(minutes=5)
@@ -118,8 +119,18 @@ async def _run(cluster: LocalCluster, orders: dict[str, JourneyOrder], report: P
     console.print(failures_of(journeys))
     console.print(f"KubeVirt: {endpoints.kubevirt}", markup=False)
     console.print(f"Report: {report / 'journeys.json'}", markup=False)
-    codes = [ExitCode.LEFT_BEHIND for journey in journeys if journey.left]
-    return worst([*codes, *(ExitCode.FAILED for journey in journeys if journey.failure)])
+    return worst([code for journey in journeys for code in codes_of(journey)])
+
+
+def codes_of(journey: Journey) -> Iterator[ExitCode]:
+    """What a journey that has ended makes of the whole command."""
+    if journey.left:
+        yield ExitCode.LEFT_BEHIND
+    failed_by = journey.outcome.failed_by if journey.outcome else None
+    if failed_by:
+        yield VERDICTS[failed_by].exit_code
+    elif journey.failure:
+        yield ExitCode.FAILED
 
 
 async def travel(temporal: Client, orders: dict[str, JourneyOrder]) -> list[Journey]:

@@ -6,14 +6,13 @@ from datetime import datetime
 from typing import TypeVar
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from activities.autoscaling import Autoscaling
     from activities.evidence import Evidence
     from activities.load import Load
 
-from workflows.failures import halfway_at
+from workflows.failures import FailureType, failure, halfway_at
 from workflows.models import (
     Autoscaled,
     AutoscaleOrder,
@@ -111,10 +110,9 @@ async def under_load(load: LoadOrder, until: Callable[[], Awaitable[Reached]]) -
         await workflow.wait([ended, reaching], return_when=asyncio.FIRST_COMPLETED)
         if not reaching.done():
             await ended
-            raise ApplicationError(
+            raise failure(
+                FailureType.LOAD_TOO_SHORT,
                 f"The load ended after {load.ramp + load.hold} before the replica set had settled, or got stuck.",
-                type="LoadTooShort",
-                non_retryable=True,
             )
         reached = await reaching
     finally:

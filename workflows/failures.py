@@ -1,29 +1,137 @@
-"""What a failure says: its root cause in one place, and how far a child had come that failed halfway."""
+"""What a failure says: of which type it is, its root cause in one line, and how far a child had come.
+
+An activity's failure reaches whoever asked in layers: the child workflow's, the activity's, its own. Of all that, one
+line is for people, and one word, its type, for the exit code (`virtflow.verdicts`).
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from enum import StrEnum
 
-from temporalio.exceptions import ApplicationError, FailureError, is_cancelled_exception
+from temporalio import exceptions
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    FailureError,
+    RetryState,
+    TimeoutType,
+    is_cancelled_exception,
+)
 
-__all__ = ["came_halfway", "halfway_at", "root_cause", "words_of"]
+__all__ = ["BUGS", "FailureType", "came_halfway", "failure", "halfway_at", "root_cause", "type_of", "words_of"]
+
+
+class FailureType(StrEnum):
+    """Why something failed, as far as it matters for what comes of it. The first six are final: never tried again."""
+
+    REFUSED = "Refused"
+    """A server said no: denied, not valid, not found where it must be. It would say the same again."""
+    TIMED_OUT = "TimedOut"
+    """A wait ran out. Waiting again would take as long, and is not what the scenario allows."""
+    LOAD = "LoadError"
+    """Locust could not carry the load out."""
+    LOAD_TOO_SHORT = "LoadTooShort"
+    """The load was over before what it was to lead to."""
+    ENDED = "Ended"
+    """A step came to a scenario that was being undone."""
+    BUG = "Bug"
+    """One of `BUGS`: code of ours that stumbles would stumble again."""
+    CANCELLED = "Cancelled"
+    """Neither a failure nor a success."""
+    AWAY = "Away"
+    """What was tried again and again, until the time for all its tries was over."""
+    OTHER = "Other"
+
+
+BUGS = (
+    "AssertionError",
+    "AttributeError",
+    "IndexError",
+    "KeyError",
+    "NameError",
+    "NotImplementedError",
+    "RecursionError",
+    "TypeError",
+    "UnboundLocalError",
+    "ValueError",
+    "ZeroDivisionError",
+)
+"""Errors by name, which is what Temporal knows of them: no subclass of these is meant."""
 
 HALFWAY = "Halfway"
+TYPES: dict[str, FailureType] = {each.value: each for each in FailureType}
+
+SILENCE: dict[int, str] = {
+    TimeoutType.START_TO_CLOSE: "took longer than one try may",
+    TimeoutType.SCHEDULE_TO_START: "was begun by no worker",
+    TimeoutType.SCHEDULE_TO_CLOSE: "did not end in the time that all its tries have",
+    TimeoutType.HEARTBEAT: "was with a worker that fell silent",
+}
+
+
+def failure(type: FailureType, message: str) -> ApplicationError:  # noqa: A002  as ApplicationError calls it
+    """One that is final."""
+    return ApplicationError(message, type=type, non_retryable=True)
 
 
 def root_cause(error: BaseException) -> BaseException:
     """The activity's own error, without the layers that workflows wrap it in."""
-    while cause := getattr(error, "cause", None):
-        if isinstance(error, ApplicationError) and error.type != HALFWAY:
-            break
-        error = cause
-    return error
+    return _layers(error)[-1]
+
+
+def type_of(error: BaseException) -> FailureType:
+    """Of its root cause."""
+    layers = _layers(error)
+    if any(is_cancelled_exception(layer) for layer in layers):
+        return FailureType.CANCELLED
+    if isinstance(layers[-1], exceptions.TimeoutError) or _ran_out(layers):
+        return FailureType.AWAY
+    if _kind(layers[-1]) in BUGS:
+        return FailureType.BUG
+    return TYPES.get(_kind(layers[-1]), FailureType.OTHER)
 
 
 def words_of(error: BaseException) -> str:
-    """What its root cause says, without its type."""
-    cause = root_cause(error)
-    return cause.message if isinstance(cause, ApplicationError) else str(cause)
+    """What its root cause says; where those are a program's words and not meant for people, with what they are of."""
+    layers = _layers(error)
+    cause, activity = layers[-1], _activity_in(layers)
+    what = f"Activity {activity.activity_type}" if activity else "It"
+    if isinstance(cause, exceptions.TimeoutError):
+        return f"{what} {SILENCE.get(cause.type or 0, 'ran out of time')}."
+    words = cause.message if isinstance(cause, ApplicationError) else str(cause)
+    named = f"{_kind(cause)}: {words}".removesuffix(": ")
+    if _ran_out(layers):
+        return f"{what} was tried again and again until its time was over. The last try: {named}"
+    if _kind(cause) in BUGS:
+        return f"{what} failed: {named}"
+    return words or named
+
+
+def _layers(error: BaseException) -> list[BaseException]:
+    """From the outermost to the root cause."""
+    layers = [error]
+    while cause := getattr(layers[-1], "cause", None):
+        if isinstance(layers[-1], ApplicationError) and layers[-1].type != HALFWAY:
+            break
+        layers.append(cause)
+    return layers
+
+
+def _activity_in(layers: list[BaseException]) -> ActivityError | None:
+    return next((layer for layer in reversed(layers) if isinstance(layer, ActivityError)), None)
+
+
+def _ran_out(layers: list[BaseException]) -> bool:
+    activity = _activity_in(layers)
+    return activity is not None and activity.retry_state in (
+        RetryState.TIMEOUT,
+        RetryState.MAXIMUM_ATTEMPTS_REACHED,
+    )
+
+
+def _kind(cause: BaseException) -> str:
+    return (cause.type or "") if isinstance(cause, ApplicationError) else type(cause).__name__
 
 
 @contextmanager

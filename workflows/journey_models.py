@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 
+from workflows.failures import FailureType
 from workflows.models import LoadOutcome, ObservedArrow, ScaleDecision
 from workflows.tenant_models import TenantOrder
 
@@ -68,6 +69,8 @@ class TenantJourneyOutcome:
     arrows: list[ObservedArrow] = field(default_factory=list)
     decisions: list[ScaleDecision] = field(default_factory=list)
     load: LoadOutcome | None = None
+    failed_by: FailureType | None = None
+    """Of the problem, if that is a failure's."""
 
     @property
     def running_after(self) -> timedelta | None:

@@ -5,6 +5,8 @@ from datetime import timedelta
 from temporalio.common import RetryPolicy
 from temporalio.workflow import ActivityCancellationType, ActivityConfig, LocalActivityConfig
 
+from workflows.failures import BUGS
+
 __all__ = [
     "ASKED_WITHIN",
     "AT_ONCE",
@@ -25,11 +27,13 @@ IDLE_TIMEOUT = timedelta(minutes=10)
 AT_ONCE = 25
 """Of many like steps: more at a time end no sooner, and one that waits for its turn has not begun to run out."""
 
-# Refusals are not retried (activities raise them as non-retryable); what is retried is a server that is away.
+# What is retried is a server that is away, busy or lost a race. Refusals and waits that ran out are not: activities
+# raise them as final. Nor is code of ours that stumbles, which Temporal would otherwise try for minutes.
 _RETRY = RetryPolicy(
     initial_interval=timedelta(milliseconds=200),
     backoff_coefficient=2.0,
     maximum_interval=timedelta(seconds=5),
+    non_retryable_error_types=BUGS,
 )
 
 # Not the default, TRY_CANCEL: that goes on while the cancelled activity may still be making something, and

@@ -10,10 +10,10 @@ from functools import partial
 from typing import Any, TypeVar
 
 from temporalio import workflow
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError
 from temporalio.types import MethodAsyncSingleParam
 
-from workflows.failures import words_of
+from workflows.failures import failure, type_of, words_of
 from workflows.options import AT_ONCE
 
 __all__ = ["Saga", "at_once", "run_child", "stop_if_cancelled", "uninterrupted"]
@@ -77,8 +77,8 @@ async def at_once(acts: Sequence[Callable[[], Awaitable[Result]]], most: int) ->
         return [end for end in ends if not isinstance(end, BaseException)]
     if len(ends) == 1:
         raise failures[0]
-    raise ApplicationError(
-        f"{len(failures)} of {len(ends)} failed. The first: {words_of(failures[0])}", non_retryable=True
+    raise failure(
+        type_of(failures[0]), f"{len(failures)} of {len(ends)} failed. The first: {words_of(failures[0])}"
     ) from failures[0]
 
 

@@ -12,7 +12,6 @@ from datetime import timedelta
 from functools import partial
 
 from temporalio import workflow
-from temporalio.exceptions import ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from activities.access import Access
@@ -34,6 +33,7 @@ from workflows.access_models import (
 )
 from workflows.autoscale import AutoscaleUnderLoad, PressAutoscaler
 from workflows.create_vm import CreateVirtualMachine
+from workflows.failures import FailureType, failure
 from workflows.models import (
     Autoscaled,
     AutoscaleOrder,
@@ -55,6 +55,12 @@ from workflows.tenant_models import Tenant, TenantOrder
 
 __all__ = ["Scenario"]
 
+ENDINGS = {
+    FailureType.ENDED: "This scenario is being undone: it was told to end, or nobody spoke to it for too long.",
+    FailureType.CANCELLED: "This scenario was cancelled and is being undone.",
+}
+"""What a step is told that comes too late."""
+
 
 @workflow.defn
 class Scenario:
@@ -65,6 +71,7 @@ class Scenario:
         self._idle_timeout: timedelta = order.idle_timeout
         self._saga = Saga()
         self._ended = False
+        self._ended_by = FailureType.ENDED
         self._spoken_to = 0
         # A dict for its order: a set of tasks has another in each replay.
         self._steps: dict[asyncio.Task[object], None] = {}
@@ -77,6 +84,7 @@ class Scenario:
         try:
             await self._until_ended_or_idle()
         except asyncio.CancelledError:
+            self._ended_by = FailureType.CANCELLED
             workflow.logger.info("cancelled, undoing")
         self._ended = True
         return await uninterrupted(self._undo())
@@ -104,7 +112,7 @@ class Scenario:
     @contextmanager
     def _step(self) -> Iterator[None]:
         if self._ended:
-            raise ApplicationError("This scenario has ended and is being undone.", type="Ended", non_retryable=True)
+            raise failure(self._ended_by, ENDINGS[self._ended_by])
         task = asyncio.current_task()
         assert task is not None
         self._spoken_to += 1
@@ -138,8 +146,9 @@ class Scenario:
         """Bring a tenant that is there to another shape."""
         with self._step():
             if order.namespace not in self._owners:
-                raise _refusal(
-                    f"{order.name} has no namespace {order.namespace}: a tenant that is changed keeps its own."
+                raise failure(
+                    FailureType.REFUSED,
+                    f"{order.name} has no namespace {order.namespace}: a tenant that is changed keeps its own.",
                 )
             _check_owner(self._owners[order.namespace], order)
             return await _make_tenant(order)
@@ -246,11 +255,9 @@ class Scenario:
 
 def _check_owner(owner: str, order: TenantOrder) -> None:
     if owner != order.name:
-        raise _refusal(f"Namespace {order.namespace} is {owner}'s: {order.name} cannot have it, too.")
-
-
-def _refusal(message: str) -> ApplicationError:
-    return ApplicationError(message, type="Refused", non_retryable=True)
+        raise failure(
+            FailureType.REFUSED, f"Namespace {order.namespace} is {owner}'s: {order.name} cannot have it, too."
+        )
 
 
 async def _make_tenant(order: TenantOrder) -> Tenant:

@@ -17,7 +17,7 @@ with workflow.unsafe.imports_passed_through():
 
 from workflows.autoscale import AutoscaleUnderLoad
 from workflows.create_vm import CreateVirtualMachine
-from workflows.failures import came_halfway, words_of
+from workflows.failures import FailureType, came_halfway, failure, type_of, words_of
 from workflows.journey_models import JourneyLoad, JourneyOrder, JourneyPhase, TenantJourneyOutcome
 from workflows.models import (
     Autoscaled,
@@ -55,12 +55,12 @@ class TenantJourney:
 
     @workflow.run
     async def run(self, _order: JourneyOrder) -> TenantJourneyOutcome:
-        stopped_at, problem = None, ""
+        stopped_at, problem, failed_by = None, "", None
         try:
             await self._travel()
         except (Exception, asyncio.CancelledError) as error:  # a cancellation is no Exception
             stopped_at = next(phase for phase in self._order.phases if phase not in self._took)
-            problem = " ".join(words_of(error).split())
+            problem, failed_by = " ".join(words_of(error).split()), type_of(error)
 
         self._since = workflow.now()
         left = await uninterrupted(self._saga.undo())
@@ -80,6 +80,7 @@ class TenantJourney:
             self._created.arrows if self._created else [],
             self._scaled.decisions if self._scaled else [],
             self._scaled.load if self._scaled else None,
+            failed_by,
         )
 
     async def _travel(self) -> None:
@@ -110,7 +111,9 @@ class TenantJourney:
             raise
         if created.machine is None:
             answer = created.answer
-            raise ApplicationError(f"The gateway answered {answer.code} {answer.reason}: {answer.message}")
+            raise failure(
+                FailureType.REFUSED, f"The gateway answered {answer.code} {answer.reason}: {answer.message}"
+            )
         self._pass(JourneyPhase.VM_ACCEPTED, created.accepted_at)
         self._pass(JourneyPhase.VM_RUNNING, created.running_at)
 

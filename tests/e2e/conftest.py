@@ -15,11 +15,9 @@ from pytest_bdd.parser import Feature, Step
 from pytest_bdd.parser import Scenario as GherkinScenario
 from pytest_bdd.scenario import scenario_wrapper_template_registry
 from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
-from temporalio.exceptions import ApplicationError
 from temporalio.workflow import UpdateMethodMultiParam
 
 from clusters.endpoints import Endpoints
-from load.runner import LoadError
 from tests.e2e import steps
 from tests.e2e.check import check_features
 from tests.e2e.failures import keep_bundle
@@ -29,7 +27,7 @@ from tests.e2e.steps.world import FEATURES
 from virtflow.errors import InfrastructureError, InputError, explain
 from virtflow.temporal import TASK_QUEUE, answering, connect
 from virtflow.terminal import console, phase
-from workflows.failures import root_cause, words_of
+from virtflow.verdicts import verdict_on
 from workflows.models import ScenarioOrder
 from workflows.options import IDLE_TIMEOUT
 from workflows.scenario import Scenario
@@ -94,7 +92,7 @@ class Session:
         try:
             return talk(self._portal, STEP_LIMIT, lambda: self._handle.execute_update(update, order, id=update_id))
         except WorkflowUpdateFailedError as error:
-            raise _failure(error) from None
+            raise verdict_on(error) from None
 
     def end(self) -> None:
         """End the scenario: everything it made is undone, while the next one is on its way."""
@@ -117,13 +115,6 @@ def talk(portal: BlockingPortal, limit: timedelta, call: Callable[[], Awaitable[
             return portal.call(within_limit)
     except TimeoutError:
         raise _silent(limit) from None
-
-
-def _failure(error: WorkflowUpdateFailedError) -> Exception:
-    """A load that did not work says nothing about what was under load; all else is what the step says."""
-    cause = root_cause(error)
-    ours = isinstance(cause, ApplicationError) and cause.type == LoadError.__name__
-    return InfrastructureError(words_of(cause)) if ours else AssertionError(words_of(cause))
 
 
 def _silent(limit: timedelta) -> InfrastructureError:

@@ -11,6 +11,10 @@ from tests.integration.support import Tenant, tenant_on
 from virtflow.settings import Settings
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--exits", type=int, default=8, help="how often test_exits.py runs each command")
+
+
 @pytest.fixture(scope="session")
 def kubeconfig(endpoints: Endpoints) -> Path:
     return endpoints.kubeconfig

@@ -8,7 +8,17 @@ import pytest
 from clusters.endpoints import ClusterError
 from clusters.local.toolchain import ToolchainError
 from load.runner import LoadError
-from virtflow.errors import VERBOSE, InputError, LeftBehindError, VirtflowError, explain
+from virtflow.errors import (
+    VERBOSE,
+    BugError,
+    CancelledError,
+    InputError,
+    LeftBehindError,
+    SloMissedError,
+    TimedOutError,
+    VirtflowError,
+    explain,
+)
 from virtflow.exit_codes import ExitCode, worst
 
 ROOT = Path(__file__).parents[2]
@@ -23,6 +33,10 @@ ROOT = Path(__file__).parents[2]
         (ClusterError, 3),
         (LoadError, 3),
         (LeftBehindError, 4),
+        (SloMissedError, 5),
+        (TimedOutError, 6),
+        (BugError, 70),
+        (CancelledError, 130),
     ],
 )
 def test_an_error_carries_its_code(error: type[VirtflowError], code: int) -> None:
@@ -30,7 +44,9 @@ def test_an_error_carries_its_code(error: type[VirtflowError], code: int) -> Non
 
 
 def test_a_run_ends_with_what_weighs_most() -> None:
-    order = [ExitCode.LEFT_BEHIND, ExitCode.FAILED, ExitCode.INFRASTRUCTURE, ExitCode.BUG]
+    by_value = {code.value: code for code in ExitCode}
+    order = [by_value[value] for value in (4, 130, 5, 6, 1, 2, 3, 70)]
+    assert {*order, ExitCode.PASSED} == set(ExitCode)
     assert worst([]) == ExitCode.PASSED
     for lighter, heavier in itertools.combinations(order, 2):
         assert worst([lighter, heavier, lighter]) == worst([heavier, lighter]) == heavier
@@ -40,6 +56,14 @@ def test_the_readme_has_every_code_with_its_meaning() -> None:
     rows = [line.split("|")[1:3] for line in (ROOT / "README.md").read_text().splitlines() if line.startswith("| ")]
     table = {code.strip(): meaning.strip() for code, meaning in rows}
     assert {str(code.value): code.meaning for code in ExitCode}.items() <= table.items()
+
+
+@pytest.mark.parametrize("file", ["README.md", "docs/DURABILITY.md"])
+def test_the_order_of_weight_is_documented(file: str) -> None:
+    codes = [code for code in ExitCode if code]
+    order = sorted(codes, key=lambda code: sum(worst([code, each]) is each for each in codes))
+    said = ", ".join(str(code.value) for code in order)
+    assert f"it is the gravest: {said}." in (ROOT / file).read_text()
 
 
 def raised(error: BaseException) -> BaseException:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 from rich.console import Console, RenderableType
 
+from virtflow.journey import codes_of
 from virtflow.journey_report import Journey, failures_of, table_of, write_journeys
+from workflows.failures import FailureType
 from workflows.journey_models import JourneyPhase, TenantJourneyOutcome
 from workflows.models import ObservedArrow
 
@@ -83,3 +85,19 @@ def test_everything_is_written_as_it_came(tmp_path: Path) -> None:
     assert first["outcome"]["took"]["VM Running"] == "PT1S"
     assert first["outcome"]["arrows"][0]["after"] == "PT0.5S"
     assert (second["outcome"]["stopped_at"], second["outcome"]["problem"]) == ("VM Running", "no [node] had room")
+
+
+def test_a_journey_ends_the_command_with_the_code_of_its_failure() -> None:
+    took = {JourneyPhase.TENANT_CREATED: timedelta(seconds=1)}
+
+    def codes(failed_by: FailureType | None, left: list[str]) -> list[int]:
+        problem = "it rained" if failed_by else ""
+        outcome = TenantJourneyOutcome(
+            took, JourneyPhase.VM_RUNNING if problem else None, problem, failed_by=failed_by
+        )
+        return list(codes_of(Journey("tenant-001", "id", outcome, left=left)))
+
+    assert codes(None, []) == []
+    assert codes(FailureType.TIMED_OUT, []) == [6]
+    assert codes(FailureType.REFUSED, ["a namespace"]) == [4, 1]
+    assert list(codes_of(Journey("tenant-001", "id", problem="Workflow terminated"))) == [1]

@@ -10,7 +10,7 @@ from temporalio.exceptions import ActivityError, ApplicationError, RetryState
 from temporalio.service import RPCError, RPCStatusCode
 
 from tests.e2e import conftest
-from virtflow.errors import InfrastructureError
+from virtflow.errors import InfrastructureError, VirtflowError
 from workflows.models import ScenarioOrder
 from workflows.options import IDLE_TIMEOUT
 from workflows.scenario import Scenario
@@ -59,7 +59,7 @@ def failed_update(cause: ApplicationError) -> WorkflowUpdateFailedError:
 
 def test_a_refusal_is_what_the_step_says(portal: BlockingPortal) -> None:
     error = failed_update(ApplicationError("No such machine.", type="Refused"))
-    with pytest.raises(AssertionError, match=r"^No such machine\.$"):
+    with pytest.raises(VirtflowError, match=r"^No such machine\.$"):
         session(portal, error).ask(Scenario.list_virtual_machines, "namespace")
 
 

@@ -11,6 +11,7 @@ from tests.workflows.conftest import TASK_QUEUE, until_cancel_is_requested
 from tests.workflows.fakes import ORDER, World
 from virtflow.temporal import DATA_CONVERTER
 from virtflow.worker import WORKFLOWS
+from workflows.failures import FailureType
 from workflows.journey_models import JourneyLoad, JourneyOrder, JourneyPhase, TenantJourneyOutcome
 from workflows.tenant_journey import LEFT_BEHIND, PHASE, TenantJourney
 
@@ -103,6 +104,7 @@ async def test_a_phase_that_fails_is_named_and_everything_is_undone(
     outcome = await travel(client, worker, world)
     passed = WITH_LOAD.phases[: WITH_LOAD.phases.index(stopped_at)]
     assert (outcome.stopped_at, outcome.problem) == (stopped_at, f"{fails} is refused")
+    assert outcome.failed_by is FailureType.REFUSED
     assert list(outcome.took) == [*passed, JourneyPhase.GONE], "what was passed has its time all the same"
     assert world.calls.count(UNDO) == 1
     assert world.calls[-1] == UNDO

@@ -72,6 +72,7 @@ VALIDATING_WEBHOOKS = Resource(
 )
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease")
 NODE_METRICS = Resource("metrics.k8s.io", "v1beta1", "nodes", "NodeMetrics", namespaced=False)
+POD_METRICS = Resource("metrics.k8s.io", "v1beta1", "pods", "PodMetrics")
 VMS = Resource("kubevirt.io", "v1", "virtualmachines", "VirtualMachine")
 VM_ACTIONS = Resource("subresources.kubevirt.io", "v1", VMS.plural, VMS.kind)
 """Where KubeVirt keeps a VirtualMachine's start, stop and restart: an API group of their own."""
