@@ -14,7 +14,9 @@ from virtflow.kube import KubeClient
 from virtflow.kube.resources import HPAS
 from virtflow.sequence.create import observe_request_and_create, review_ids
 from virtflow.sequence.records import Records
+from virtflow.sequence.recovery import observe_recovery
 from virtflow.sequence.scale import observe_scale_decisions
+from workflows.fault_models import OutageEvidence, OutageRecord, RecoveryEvidence
 from workflows.models import CreateEvidence, ObservedArrow, ReplicaSetRef, ScaleDecision
 from workflows.quota_models import Tries, TriesWait
 
@@ -59,6 +61,28 @@ class Evidence:
         return await self._once_complete(
             observe, lambda decisions: all(each.utilization is not None for each in decisions), COMPLETE_WITHIN
         )
+
+    @activity.defn
+    async def observe_recovery(self, evidence: RecoveryEvidence) -> list[ObservedArrow]:
+        """The end of a machine's launcher, and each arrow of its next start, with its proof, or without."""
+        machine = evidence.machine
+
+        def observe() -> list[ObservedArrow]:
+            writes = self._records.of_machine(machine.namespace, machine.name)
+            return observe_recovery(machine, evidence.before, writes)
+
+        return await self._once_complete(
+            observe, lambda arrows: all(arrow.observed for arrow in arrows), COMPLETE_WITHIN
+        )
+
+    @activity.defn
+    async def observe_outage(self, evidence: OutageEvidence) -> OutageRecord:
+        """What was created in a namespace, and whether anything was written there during an outage."""
+        await self._records.catch_up()
+        writes = self._records.of_namespace(evidence.namespace)
+        created = [write.name for write in writes if (write.verb, write.resource) == ("create", "virtualmachines")]
+        ended = evidence.ended
+        return OutageRecord(created, sum(ended.gone_at < write.at < ended.back_at for write in writes))
 
     @activity.defn
     async def observe_tries(self, wait: TriesWait) -> list[Tries]:

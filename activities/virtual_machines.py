@@ -11,6 +11,7 @@ from activities.errors import gave_up, refusals_are_final
 from activities.heartbeat import heartbeating
 from virtflow.kube import Informer, KubeClient, Object
 from virtflow.kube.resources import PODS, VMS
+from workflows.fault_models import Instance, RecoveryWait
 from workflows.models import VirtualMachineRef, VirtualMachineState, VirtualMachineWait
 from workflows.quota_models import ReasonWait
 
@@ -34,20 +35,34 @@ class VirtualMachines:
         """Wait until this very machine's printableStatus is Running and it is ready; say why if it does not."""
         machine = wait.machine
 
-        def runs(vm: Object | None) -> bool:
-            # The watch may not have shown the create yet: absence is no news. Another uid is another machine.
-            if vm is None or vm["metadata"]["uid"] != machine.uid:
+        async with heartbeating():
+            try:
+                async with asyncio.timeout(wait.within.total_seconds()):
+                    await self._machines.wait_for(machine.namespace, machine.name, lambda vm: is_running(vm, machine))
+            except TimeoutError:
+                raise await self._gave_up(machine, "run", wait.within) from None
+        return self._state(machine)
+
+    @activity.defn
+    async def await_recovery(self, wait: RecoveryWait) -> Instance:
+        """Wait until this very machine runs and is ready in another life than the one before."""
+        machine = wait.machine
+
+        def lives(vmi: Object | None) -> bool:
+            if vmi is None or vmi["metadata"]["uid"] == wait.before.uid:
                 return False
-            status = vm.get("status", {})
-            return status.get("printableStatus") == "Running" and bool(status.get("ready"))
+            return bool(vmi.get("status", {}).get("phase") == "Running")
 
         async with heartbeating():
             try:
                 async with asyncio.timeout(wait.within.total_seconds()):
-                    await self._machines.wait_for(machine.namespace, machine.name, runs)
+                    # The instance first: what the machine says may still be of its life before.
+                    vmi = await self._instances.wait_for(machine.namespace, machine.name, lives)
+                    await self._machines.wait_for(machine.namespace, machine.name, lambda vm: is_running(vm, machine))
             except TimeoutError:
-                raise await self._gave_up(machine, "run", wait.within) from None
-        return self._state(machine)
+                raise await self._gave_up(machine, "run again", wait.within) from None
+        assert vmi is not None
+        return Instance(vmi["metadata"]["uid"], vmi["status"].get("nodeName", ""))
 
     @activity.defn
     async def await_reason(self, wait: ReasonWait) -> str:
@@ -108,3 +123,11 @@ class VirtualMachines:
             f"VirtualMachine {machine.namespace}/{machine.name} did not {what} within {within / SECOND:.0f} s: "
             f"{cause}. It is {state.printable_status or 'nothing yet'}, its instance {state.phase or 'nothing yet'}."
         )
+
+
+def is_running(vm: Object | None, machine: VirtualMachineRef) -> bool:
+    # The watch may not have shown the create yet: absence is no news. Another uid is another machine.
+    if vm is None or vm["metadata"]["uid"] != machine.uid:
+        return False
+    status = vm.get("status", {})
+    return status.get("printableStatus") == "Running" and bool(status.get("ready"))

@@ -15,19 +15,23 @@ from activities.access import Access
 from activities.autoscaling import Autoscaling
 from activities.doors import Doors
 from activities.evidence import Evidence
+from activities.faults import Faults
 from activities.gateway import Gateway
 from activities.heartbeat import HEARTBEAT_EVERY
 from activities.load import Load
+from activities.outages import Outages
 from activities.tenants import Tenants
 from activities.tokens import Tokens
 from activities.virtual_machines import VirtualMachines
 from clusters.endpoints import Endpoints
+from clusters.faults import Programs
 from virtflow.kube import Informer, KubeClient
 from virtflow.kube.resources import HPAS, NAMESPACES, RESOURCE_QUOTAS, SERVICE_ACCOUNTS, VMIRS, VMIS, VMS
 from virtflow.sequence.records import Records
 from virtflow.temporal import TASK_QUEUE, connect
 from workflows.autoscale import AutoscaleUnderLoad, PressAutoscaler
 from workflows.create_vm import CreateVirtualMachine
+from workflows.options import OUTAGES
 from workflows.scenario import Scenario
 from workflows.tenant_journey import TenantJourney
 
@@ -52,6 +56,17 @@ async def run(endpoints_file: Path) -> None:
     async with contextlib.AsyncExitStack() as stack:
         kube = await stack.enter_async_context(await KubeClient.connect(endpoints.kubeconfig))
         http = await stack.enter_async_context(aiohttp.ClientSession())
+        temporal = await connect(endpoints)
+        outages = Outages(kube, Programs(endpoints_file.parent))
+        # Before what needs a kube-apiserver to start: one that was taken down is brought back by this.
+        await stack.enter_async_context(
+            Worker(
+                temporal,
+                task_queue=OUTAGES,
+                activities=[outages.hold_down, outages.await_down, outages.bring_back],
+                max_heartbeat_throttle_interval=HEARTBEAT_EVERY,
+            )
+        )
         informers = {resource: Informer(kube, resource) for resource in WATCHED}
         for informer in informers.values():
             await stack.enter_async_context(informer.running())
@@ -68,8 +83,9 @@ async def run(endpoints_file: Path) -> None:
         load = Load(endpoints, endpoints_file.parent / "load")
         records = stack.enter_context(contextlib.closing(Records(endpoints.audit_log, endpoints.access_log)))
         evidence = Evidence(kube, records)
+        faults = Faults(kube)
         worker = Worker(
-            await connect(endpoints),
+            temporal,
             task_queue=TASK_QUEUE,
             workflows=WORKFLOWS,
             # The sandbox, which imports a workflow's modules anew and guards each step, takes longer than all the
@@ -86,6 +102,7 @@ async def run(endpoints_file: Path) -> None:
                 access.read_logs,
                 machines.await_running,
                 machines.list_names,
+                machines.await_recovery,
                 machines.await_reason,
                 machines.read_launcher_limits,
                 autoscaling.create_replica_set,
@@ -99,6 +116,12 @@ async def run(endpoints_file: Path) -> None:
                 evidence.observe_create_sequence,
                 evidence.observe_scale_decisions,
                 evidence.observe_tries,
+                evidence.observe_recovery,
+                evidence.observe_outage,
+                faults.read_instance,
+                faults.fail_node,
+                faults.mend_node,
+                faults.kill_launcher,
             ],
             # Else an error that is none of Temporal's own retries the workflow's task for ever.
             workflow_failure_exception_types=[Exception],

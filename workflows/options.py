@@ -15,8 +15,11 @@ __all__ = [
     "EVIDENCE",
     "IDLE_TIMEOUT",
     "LOAD_TURN",
+    "NODE_CHANGES_WITHIN",
+    "OUTAGES",
     "QUICK",
     "TRIED_WITHIN",
+    "holding",
     "loading",
     "waiting",
 ]
@@ -107,6 +110,28 @@ def waiting(limit: timedelta) -> ActivityConfig:
         cancellation_type=_WAIT,
     )
 
+
+OUTAGES = "virtflow-outages"
+"""Task queue of what takes programs down and brings them back: its worker starts without a kube-apiserver, too."""
+
+OUTAGE_OVERTIME = timedelta(minutes=5)
+"""What an outage may take beyond its own time: the kill, the start, and the death of a worker in the middle of it."""
+
+
+def holding(lasts: timedelta) -> ActivityConfig:
+    """An outage. Its retry, after a worker's death, holds on for what is left of it."""
+    return ActivityConfig(
+        task_queue=OUTAGES,
+        start_to_close_timeout=lasts + OUTAGE_OVERTIME,
+        schedule_to_close_timeout=lasts + OUTAGE_OVERTIME,
+        heartbeat_timeout=timedelta(seconds=20),
+        retry_policy=_RETRY,
+        cancellation_type=_WAIT,
+    )
+
+
+NODE_CHANGES_WITHIN = timedelta(minutes=2)
+"""A node that is to fail may have to be mended of another's fault first. Each of the two takes seconds."""
 
 CREATE_TENANT = waiting(timedelta(seconds=90))
 """A few requests, and a wait for a quota that kube-controller-manager may have to learn of first."""

@@ -17,6 +17,7 @@ with workflow.unsafe.imports_passed_through():
     from activities.access import Access
     from activities.autoscaling import Autoscaling
     from activities.evidence import Evidence
+    from activities.faults import Faults
     from activities.gateway import Gateway
     from activities.tenants import Tenants
     from activities.virtual_machines import VirtualMachines
@@ -34,6 +35,19 @@ from workflows.access_models import (
 from workflows.autoscale import AutoscaleUnderLoad, PressAutoscaler
 from workflows.create_vm import CreateVirtualMachine
 from workflows.failures import FailureType, failure
+from workflows.fault_models import (
+    Instance,
+    LauncherKill,
+    NodeFault,
+    Outage,
+    OutageEnded,
+    OutageEvidence,
+    OutageRecord,
+    Recovery,
+    RecoveryEvidence,
+    RecoveryWait,
+)
+from workflows.faults import Breakages, mend_node
 from workflows.models import (
     Autoscaled,
     AutoscaleOrder,
@@ -41,6 +55,8 @@ from workflows.models import (
     GatewayRequest,
     ReplicaSetOrder,
     ReplicaSetRef,
+    ReplicasWait,
+    ScaleState,
     ScenarioOrder,
     VirtualMachineCreated,
     VirtualMachineOrder,
@@ -48,8 +64,8 @@ from workflows.models import (
     VirtualMachineState,
     VirtualMachineWait,
 )
-from workflows.options import ASKED_WITHIN, AT_ONCE, CLEAN_UP, CREATE_TENANT, QUICK, TRIED_WITHIN, waiting
-from workflows.quota_models import Pressed, PressOrder, ReasonWait, Seen, Tries, TriesWait, seen_in
+from workflows.options import ASKED_WITHIN, AT_ONCE, CLEAN_UP, CREATE_TENANT, EVIDENCE, QUICK, TRIED_WITHIN, waiting
+from workflows.quota_models import Pressed, PressOrder, ReasonWait, Seen, Strain, StuckWait, Tries, TriesWait, seen_in
 from workflows.saga import Saga, at_once, run_child, uninterrupted
 from workflows.tenant_models import Tenant, TenantOrder
 
@@ -70,6 +86,7 @@ class Scenario:
     def __init__(self, order: ScenarioOrder) -> None:
         self._idle_timeout: timedelta = order.idle_timeout
         self._saga = Saga()
+        self._breakages = Breakages(self._saga)
         self._ended = False
         self._ended_by = FailureType.ENDED
         self._spoken_to = 0
@@ -181,6 +198,16 @@ class Scenario:
             return await run_child(PressAutoscaler.run, order, name=f"press-{self._children}")
 
     @workflow.update
+    async def await_stuck(self, wait: StuckWait) -> Strain:
+        with self._step():
+            return await workflow.execute_activity_method(Autoscaling.await_stuck, wait, **waiting(wait.within))
+
+    @workflow.update
+    async def await_replicas(self, wait: ReplicasWait) -> ScaleState:
+        with self._step():
+            return await workflow.execute_activity_method(Autoscaling.await_replicas, wait, **waiting(wait.within))
+
+    @workflow.update
     async def request_gateway(self, request: GatewayRequest) -> GatewayAnswer:
         with self._step():
             return await _send(request)
@@ -246,6 +273,54 @@ class Scenario:
     async def read_logs(self, request_id: str) -> LoggedReason:
         with self._step():
             return await workflow.execute_activity_method(Access.read_logs, request_id, **waiting(ASKED_WITHIN))
+
+    @workflow.update
+    async def read_instance(self, machine: VirtualMachineRef) -> Instance:
+        with self._step():
+            return await workflow.execute_activity_method(Faults.read_instance, machine, **QUICK)
+
+    @workflow.update
+    async def kill_launcher(self, kill: LauncherKill) -> None:
+        """Nothing is to be undone: virt-controller makes another, or the tenant's end does."""
+        with self._step():
+            await workflow.execute_activity_method(Faults.kill_launcher, kill, **QUICK)
+
+    @workflow.update
+    async def fail_node(self, fault: NodeFault) -> None:
+        with self._step():
+            await self._breakages.fail_node(fault)
+
+    @workflow.update
+    async def mend_node(self, fault: NodeFault) -> None:
+        with self._step():
+            await mend_node(fault)
+
+    @workflow.update
+    async def take_down(self, outage: Outage) -> None:
+        """Returns when the program is away, for the next steps to be done while it is."""
+        with self._step():
+            await self._breakages.take_down(outage)
+
+    @workflow.update
+    async def await_back(self, outage: Outage) -> OutageEnded:
+        with self._step():
+            return await self._breakages.await_back(outage)
+
+    @workflow.update
+    async def await_recovery(self, wait: RecoveryWait) -> Recovery:
+        """Until it runs in another life, and the proof of how that came."""
+        with self._step():
+            instance = await workflow.execute_activity_method(
+                VirtualMachines.await_recovery, wait, **waiting(wait.within)
+            )
+            evidence = RecoveryEvidence(wait.machine, wait.before)
+            arrows = await workflow.execute_local_activity_method(Evidence.observe_recovery, evidence, **EVIDENCE)
+            return Recovery(instance, arrows)
+
+    @workflow.update
+    async def observe_outage(self, evidence: OutageEvidence) -> OutageRecord:
+        with self._step():
+            return await workflow.execute_local_activity_method(Evidence.observe_outage, evidence, **EVIDENCE)
 
     @workflow.signal
     def end(self) -> None:

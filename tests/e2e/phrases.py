@@ -15,7 +15,7 @@ from virtflow.tenant_files import check_name, load_tenant
 from workflows.access_models import Door, Withdrawal
 from workflows.models import Bearer
 
-__all__ = ["ACTS", "KINDS", "Checked", "Manifest", "TenantFile", "TenantName", "phrase"]
+__all__ = ["ACTS", "KINDS", "PROGRAMS", "Checked", "Manifest", "TenantFile", "TenantName", "phrase"]
 
 KINDS = {
     "virtual machines": "virtualmachines",
@@ -29,6 +29,17 @@ ACTS = {
     "stop the virtual machine": ("update", "virtualmachines/stop"),
 }
 """The matrix' words for what people call otherwise."""
+
+PROGRAMS = (
+    "etcd",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "virt-api",
+    "virt-controller",
+    "gateway",
+)
+"""What of a cluster can be away for a while, and a virtual machine be created all the same."""
 
 
 class Checked(str):
@@ -137,6 +148,7 @@ WORDS = {
     "Withdrawal": one_of(Withdrawal),
     "Act": one_of(ACTS),
     "Kind": one_of(KINDS),
+    "Program": one_of(PROGRAMS),
 }
 
 

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
@@ -184,6 +185,19 @@ def test_a_program_has_its_own_time_to_leave(supervisor: Supervisor, seconds: in
     running(supervisor, "slow")
     supervisor.stop_program("slow")
     assert ("left" in supervisor.log("slow").read_text()) == may_leave
+
+
+def test_a_program_that_is_killed_gets_no_time_to_take_leave_and_stays_down(supervisor: Supervisor) -> None:
+    takes_leave = f"import signal, time; signal.signal(signal.SIGTERM, lambda *_: time.sleep(600)); {SLEEPS}"
+    supervisor.configure([replace(python("slow", takes_leave), stop_limit=timedelta(minutes=10))])
+    supervisor.start()
+    process = psutil.Process(running(supervisor, "slow"))
+    supervisor.kill_program("slow")
+    assert not runs(process)
+    assert state_of(supervisor, "slow") == "STOPPED"
+    supervisor.kill_program("slow")
+    supervisor.start("slow")
+    assert wait_until(lambda: pid_of(supervisor, "slow") or 0) != process.pid
 
 
 def test_stop_finds_a_supervisor_that_has_not_written_its_pid(supervisor: Supervisor, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 
@@ -14,13 +14,12 @@ from tests.e2e.steps.world import World
 from virtflow.kube import Object
 from workflows.models import (
     GatewayAnswer,
-    LoadOutcome,
     ObservedArrow,
     ScenarioOrder,
     VirtualMachineCreated,
     VirtualMachineRef,
 )
-from workflows.quota_models import Pressed, Strain, Tries
+from workflows.quota_models import Strain, Tries
 from workflows.tenant_models import Tenant, TenantOrder
 
 START = datetime(2026, 11, 23, 10, tzinfo=UTC)
@@ -134,7 +133,7 @@ def test_who_waits_for_another_is_slowed(before: float, after: float, passes: bo
 
 @pytest.mark.parametrize(("ready", "passes"), [(0, False), (1, False), (2, True), (3, False)])
 def test_what_the_quota_lets_run_must_run(ready: int, passes: bool) -> None:
-    world = World(pressed=Pressed(Strain(4, 4, ready, 0, [], is_quota=True), cast(LoadOutcome, None)))
+    world = World(strain=Strain(4, 4, ready, 0, [], is_quota=True))
     if passes:
         quotas.wants_more(report(), world, 2)
     else:

@@ -24,7 +24,7 @@ from virtflow.sequence.audit import AccessRecord, Write
 from workflows.models import CreateEvidence, ObservedArrow
 from workflows.tenant_models import Tenant
 
-__all__ = ["ACTORS", "MACHINE", "REQUEST", "observe_arrows", "observe_request_and_create", "review_ids"]
+__all__ = ["ACTORS", "MACHINE", "REQUEST", "Arrow", "observe_arrows", "observe_request_and_create", "review_ids"]
 
 GATEWAY = "system:serviceaccount:virtflow-system:iam-gateway"
 VIRT_CONTROLLER = "system:serviceaccount:kubevirt:kubevirt-controller"

@@ -119,7 +119,7 @@ class Records:
             return
         if write.resource == "namespaces":
             self._note_namespace(write)
-        elif write.user in ACTORS and write.resource in RESOURCES:
+        elif write.resource in RESOURCES and (write.user in ACTORS or _ends_pod(write)):
             if write.namespace:
                 self._namespaces[write.namespace].add(write)
             else:
@@ -135,6 +135,11 @@ class Records:
                 self._namespaces.pop(name, None)
         elif write.code == 201:
             self._gone.pop(write.name, None)
+
+
+def _ends_pod(write: Write) -> bool:
+    """Whoever does it: a controller whose node has failed, an eviction, or somebody by hand."""
+    return write.resource == "pods" and write.verb == "delete"
 
 
 class _Namespace:

@@ -112,11 +112,14 @@ def _slowest(arrows: list[ObservedArrow]) -> str:
 @then("each arrow of the create sequence is on record, by its own actor and in order")
 def create_sequence_observed(report: "Report", world: World) -> None:
     assert world.created is not None, "No virtual machine was created before this step."
-    missing = [
-        f"{arrow.number} {arrow.title} by {arrow.actor}" for arrow in world.created.arrows if not arrow.observed
-    ]
-    assert world.created.arrows, "No sequence was observed."
-    for arrow in world.created.arrows:
+    arrows_observed(report, world.created.arrows)
+
+
+def arrows_observed(report: "Report", arrows: list[ObservedArrow]) -> None:
+    """Show each arrow, and fail for what is missing."""
+    missing = [f"{arrow.number} {arrow.title} by {arrow.actor}" for arrow in arrows if not arrow.observed]
+    assert arrows, "No sequence was observed."
+    for arrow in arrows:
         after = f"{arrow.after / MILLISECOND:>5.0f} ms" if arrow.after is not None else " missing"
         # For an earlier request with the same token, whose answer still held.
         is_earlier = arrow.after is not None and arrow.after < timedelta(0)

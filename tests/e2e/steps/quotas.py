@@ -95,10 +95,7 @@ def machine_runs(session: "Session", report: "Report", world: World, name: str, 
 
 @then(phrase('the launcher of the virtual machine has the {resource:w} limit "{amount:Name}"'))
 def launcher_has_limit(session: "Session", world: World, resource: str, amount: str) -> None:
-    created = world.created
-    assert created is not None, "No virtual machine was created before this step."
-    assert created.machine is not None, f"It was refused: {created.answer.message}"
-    limits = session.ask(Scenario.read_launcher_limits, created.machine)
+    limits = session.ask(Scenario.read_launcher_limits, world.machine())
     assert limits.get(resource.lower()) == amount, f"Its limits are {limits}."
 
 
@@ -138,13 +135,12 @@ def load_until_stuck(session: "Session", world: World, users: int, rate: float) 
     target = world.replica_set
     assert target is not None, "No replica set was made before this step."
     load = LoadOrder(target, users, LOAD_RAMP, STUCK_WITHIN, rate)
-    world.pressed = session.ask(Scenario.press_autoscaler, PressOrder(target, load, STUCK_WITHIN))
+    world.strain = session.ask(Scenario.press_autoscaler, PressOrder(target, load, STUCK_WITHIN)).strain
 
 
 @then(phrase("it wants more than the {granted:d} virtual machines that the quota lets run"))
 def wants_more(report: "Report", world: World, granted: int) -> None:
-    assert world.pressed is not None, "No load was applied before this step."
-    strain = world.pressed.strain
+    strain = world.last_strain()
     report.note(f"desired {strain.desired}, there {strain.current}, ready {strain.ready}")
     assert strain.desired > granted, f"It wants {strain.desired}."
     assert strain.ready == granted, f"{strain.ready} are ready."
@@ -152,8 +148,7 @@ def wants_more(report: "Report", world: World, granted: int) -> None:
 
 @then(phrase('it says why: "{words}"'))
 def says_why(report: "Report", world: World, words: str) -> None:
-    assert world.pressed is not None, "No load was applied before this step."
-    reasons = world.pressed.strain.reasons
+    reasons = world.last_strain().reasons
     for reason in reasons:
         report.note(reason)
     assert any(words in reason for reason in reasons), f"Nobody says so: {'; '.join(reasons) or 'nothing'}"

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from workflows.access_models import AccessMatrix, DoorAnswer, WithdrawnToken
+from workflows.fault_models import Instance, OutageEnded, Recovery
 from workflows.models import Autoscaled, GatewayAnswer, ReplicaSetRef, VirtualMachineCreated, VirtualMachineRef
-from workflows.quota_models import Pressed, Seen
+from workflows.quota_models import Seen, Strain
 from workflows.tenant_models import Tenant
 
 FEATURES = Path(__file__).parents[3] / "features"
@@ -41,10 +42,14 @@ class World:
     matrix: AccessMatrix | None = None
     door_answer: DoorAnswer | None = None
     withdrawn: WithdrawnToken | None = None
-    pressed: Pressed | None = None
+    strain: Strain | None = None
     machines: dict[str, VirtualMachineRef] = field(default_factory=dict)
     """What was asked for and need not run, by name."""
     crowd: Crowd = field(default_factory=Crowd)
+    before: Instance | None = None
+    """The life of the virtual machine that a fault has ended."""
+    recovery: Recovery | None = None
+    outage: OutageEnded | None = None
 
     def tenant(self, name: str) -> Tenant:
         assert name in self.tenants, (
@@ -63,6 +68,15 @@ class World:
     def last_door_answer(self) -> DoorAnswer:
         assert self.door_answer is not None, "Nobody tried a request at a door before this step."
         return self.door_answer
+
+    def machine(self) -> VirtualMachineRef:
+        assert self.created is not None, "No virtual machine was created before this step."
+        assert self.created.machine is not None, f"It was refused: {self.created.answer.message}"
+        return self.created.machine
+
+    def last_strain(self) -> Strain:
+        assert self.strain is not None, "No autoscaler was made to want more than it gets before this step."
+        return self.strain
 
     def last_autoscaled(self) -> Autoscaled:
         assert self.autoscaled is not None, "No load was applied before this step."
