@@ -10,6 +10,7 @@ from temporalio import activity
 from activities.causes import NOBODY, Causes
 from activities.errors import gave_up, refusals_are_final
 from activities.heartbeat import heartbeating
+from activities.manifests import label
 from activities.no_figures import has_no_figures
 from activities.strain import strain_of
 from virtflow.errors import VirtflowError
@@ -121,7 +122,7 @@ class Autoscaling:
                 ) from None
 
     async def _apply(self, resource: Resource, body: Object, order: ReplicaSetOrder) -> None:
-        body["metadata"].setdefault("labels", {}).update(order.labels)
+        label(body, order.labels)
         await self._kube.apply(resource, body, order.namespace)
 
     async def _until(
