@@ -19,6 +19,7 @@ from virtflow.bundle.objects import REMOVED
 from virtflow.temporal import DATA_CONVERTER, TASK_QUEUE, connect
 from virtflow.worker import WORKFLOWS
 from workflows.access_models import SecretOrder
+from workflows.labels import SCENARIO, labels_of
 from workflows.models import ScenarioOrder, VirtualMachineOrder
 from workflows.options import IDLE_TIMEOUT
 from workflows.scenario import Scenario
@@ -40,10 +41,11 @@ async def temporal(endpoints: Endpoints) -> Client:
 @pytest.fixture
 async def failure(temporal: Client) -> AsyncIterator[Failure]:
     """Of a scenario in which a virtual machine does not run, for want of a node."""
-    mark, since = uuid.uuid4().hex[:8], datetime.now(UTC)
-    labels = {"virtflow.io/run": f"it-{mark}", "virtflow.io/scenario": mark}
-    order = ScenarioOrder(f"it-{mark}", "A feature", "A scenario", labels, IDLE_TIMEOUT)
-    handle = await temporal.start_workflow(Scenario.run, order, id=f"it-{mark}", task_queue=TASK_QUEUE)
+    run, since = f"it-{uuid.uuid4().hex[:8]}", datetime.now(UTC)
+    labels = labels_of(run)
+    mark = labels[SCENARIO]
+    order = ScenarioOrder(run, "A feature", "A scenario", labels, IDLE_TIMEOUT)
+    handle = await temporal.start_workflow(Scenario.run, order, id=run, task_queue=TASK_QUEUE)
     with anyio.fail_after(WITHIN):
         tenant = await handle.execute_update(Scenario.create_tenant, TenantOrder("tenant-a", f"a-{mark}", labels))
         await handle.execute_update(Scenario.create_secret, SecretOrder(tenant.namespace, "a-secret", labels))

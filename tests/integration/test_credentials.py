@@ -30,6 +30,7 @@ from tests.integration.noting_worker import NOTES
 from virtflow.bundle import Failure, write_bundle
 from virtflow.temporal import TASK_QUEUE, connect
 from workflows.access_models import AccessOrder, Door, DoorRequest, SecretOrder, Withdrawal, WithdrawnTokenOrder
+from workflows.labels import SCENARIO, labels_of
 from workflows.models import Bearer, GatewayRequest, ScenarioOrder, Verb, VirtualMachineOrder
 from workflows.options import IDLE_TIMEOUT
 from workflows.scenario import Scenario
@@ -40,7 +41,8 @@ pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
 MANIFEST = (ROOT / "features" / "manifests" / "test-vm.yaml").read_text()
 CANARY = "canary-5b1f0e9c"
-LABELS = {"virtflow.io/run": "it-credentials", "virtflow.io/scenario": "c0ffee01"}
+RUN = "it-credentials"
+LABELS = labels_of(RUN)
 WITHIN = 180
 
 Handle = WorkflowHandle[Scenario, list[str]]
@@ -66,8 +68,8 @@ def notes(cluster: LocalCluster, tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture
 async def scenario(notes: Path, endpoints: Endpoints) -> AsyncIterator[tuple[Client, Handle]]:
     temporal = await connect(endpoints)
-    order = ScenarioOrder("it-credentials", "a feature", CANARY, LABELS, IDLE_TIMEOUT)
-    handle = await temporal.start_workflow(Scenario.run, order, id="it-credentials", task_queue=TASK_QUEUE)
+    order = ScenarioOrder(RUN, "a feature", CANARY, LABELS, IDLE_TIMEOUT)
+    handle = await temporal.start_workflow(Scenario.run, order, id=RUN, task_queue=TASK_QUEUE)
     yield temporal, handle
     await handle.signal(Scenario.end)
     with anyio.fail_after(WITHIN):
@@ -75,7 +77,7 @@ async def scenario(notes: Path, endpoints: Endpoints) -> AsyncIterator[tuple[Cli
 
 
 async def use_all_credentials(handle: Handle) -> None:
-    order = TenantOrder("tenant-a", "tenant-a-c0ffee01", LABELS)
+    order = TenantOrder("tenant-a", f"tenant-a-{LABELS[SCENARIO]}", LABELS)
     tenant: Tenant = await handle.execute_update(Scenario.create_tenant, order)
     machine = VirtualMachineOrder(tenant, MANIFEST, LABELS, timedelta(minutes=1))
     created = await handle.execute_update(Scenario.create_virtual_machine, machine)

@@ -19,12 +19,12 @@ from virtflow.bundle.logs import UNTIMED, lines_since, moment_of
 from virtflow.bundle.objects import LAST_APPLIED, REMOVED, as_yaml, line_of
 from virtflow.bundle.parts import Part, Scene
 from virtflow.bundle.write import KINDS, Kind
+from workflows.labels import labels_of
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 MOST = 10 * 1024 * 1024
 NO_TEMPORAL = cast(Client, None)
-LABELS = {"virtflow.io/run": "run", "virtflow.io/scenario": "1a2b3c4d"}
-FAILURE = Failure("A feature", "A scenario", "Then it runs", "It does not.", "run/f/s", LABELS, NOW)
+FAILURE = Failure("A feature", "A scenario", "Then it runs", "It does not.", "run/f/s", labels_of("run/f/s"), NOW)
 
 
 @pytest.fixture

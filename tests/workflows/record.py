@@ -37,6 +37,7 @@ from virtflow.temporal import TASK_QUEUE, connect
 from virtflow.tenant_files import load_tenant
 from virtflow.terminal import console, phase
 from workflows.journey_models import JourneyLoad, JourneyOrder
+from workflows.labels import labels_of
 from workflows.models import (
     AutoscaleOrder,
     LoadOrder,
@@ -78,15 +79,14 @@ class Stage:
     """A scenario's session with a tenant and, where asked for, a replica set."""
 
     def __init__(self, temporal: Client, name: str) -> None:
-        self.labels = {"virtflow.io/run": RUN, "virtflow.io/scenario": name}
+        self._id = f"{RUN}/{name}"
+        self.labels = labels_of(self._id)
         self._temporal = temporal
         self._name = name
 
     async def begin(self, spec: TenantSpec) -> None:
         order = ScenarioOrder(RUN, "a feature", self._name, self.labels, IDLE_TIMEOUT)
-        self.handle = await self._temporal.start_workflow(
-            Scenario.run, order, id=f"{RUN}/{self._name}", task_queue=TASK_QUEUE
-        )
+        self.handle = await self._temporal.start_workflow(Scenario.run, order, id=self._id, task_queue=TASK_QUEUE)
         tenant = TenantOrder("tenant-a", f"tenant-a-{self._name}", self.labels, spec)
         self.tenant: Tenant = await self.handle.execute_update(Scenario.create_tenant, tenant)
 
@@ -204,15 +204,13 @@ class Recorder:
         await keep(Manner.CANCELLED, journey)
 
     async def _journey(self, name: str, manifest: str, within: timedelta, *, load: bool) -> Handle:
-        labels = {"virtflow.io/run": RUN, "virtflow.io/scenario": f"journey-{name}"}
-        tenant = TenantOrder("tenant-a", f"journey-{name}", labels)
+        journey_id = f"{RUN}/journey/{name}"
+        tenant = TenantOrder("tenant-a", f"journey-{name}", labels_of(journey_id))
         wanted = JourneyLoad(
             read("test-vmirs.yaml"), read("test-hpa.yaml"), USERS, RAMP, MINUTES, MINUTES, MINUTES, MINUTES
         )
         order = JourneyOrder(tenant, manifest, within, wanted if load else None)
-        return await self._temporal.start_workflow(
-            TenantJourney.run, order, id=f"{RUN}/journey/{name}", task_queue=TASK_QUEUE
-        )
+        return await self._temporal.start_workflow(TenantJourney.run, order, id=journey_id, task_queue=TASK_QUEUE)
 
     @contextlib.contextmanager
     def _stopped(self, component: str) -> Iterator[None]:

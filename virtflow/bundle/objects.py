@@ -7,24 +7,25 @@ import yaml
 
 from virtflow.bundle.parts import Part, Scene
 from virtflow.kube import KubeClient, KubeError, Object, Resource
-from virtflow.kube.discovery import list_resources
-from virtflow.kube.resources import EVENTS, NAMESPACES
+from virtflow.kube.inventory import list_kinds
+from virtflow.kube.resources import EVENTS, NAMESPACES, VMS
 
 __all__ = ["gather_events", "gather_objects", "without_secrets"]
 
 MOST_NAMESPACES = 20
 """Of a crowd's hundred: forty requests each are too many for the time there is."""
-NOT_OBJECTS = frozenset({"events", "podmetrics"})
-"""Events have a file of their own, and figures are no objects."""
 REMOVED = "(not kept)"
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 
 
 async def gather_objects(part: Part, scene: Scene) -> None:
     """A file for each namespace, the namespace itself first, then kind by kind. No secret's contents."""
+    kinds, silent = await list_kinds(scene.kube)
+    part.left_out += silent
     resources = sorted(
-        (each for each in await list_resources(scene.kube) if each.namespaced and each.plural not in NOT_OBJECTS),
-        key=lambda each: (each.group != "kubevirt.io", each.group, each.plural),
+        # Events have a file of their own.
+        (kind for kind in kinds if kind.namespaced and kind.plural != EVENTS.plural),
+        key=lambda kind: (kind.group != VMS.group, kind.group, kind.plural),
     )
     for namespace in await _namespaces(part, scene):
         name = namespace["metadata"]["name"]

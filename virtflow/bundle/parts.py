@@ -13,6 +13,7 @@ from temporalio.client import Client
 
 from clusters.endpoints import Endpoints
 from virtflow.kube import KubeClient
+from workflows.labels import SCENARIO
 
 __all__ = ["Failure", "Part", "Scene"]
 
@@ -34,7 +35,7 @@ class Failure:
     @property
     def mark(self) -> str:
         """In the name of each of the scenario's namespaces, and of the bundle."""
-        return self.labels["virtflow.io/scenario"]
+        return self.labels[SCENARIO]
 
 
 @dataclass(frozen=True)
