@@ -32,12 +32,8 @@ from virtflow.terminal import console, phase
 from virtflow.verdicts import verdict_on
 from workflows.labels import SCENARIO, labels_of
 from workflows.models import ScenarioOrder
-from workflows.options import IDLE_TIMEOUT
+from workflows.options import IDLE_TIMEOUT, STEP_LIMIT, UNDONE_LIMIT
 from workflows.scenario import Scenario
-
-STEP_LIMIT = timedelta(minutes=45)
-UNDONE_LIMIT = timedelta(minutes=15)
-"""Every activity has a shorter limit of its own: these are for a worker or a Temporal that is gone."""
 
 scenario_key = pytest.StashKey[GherkinScenario]()
 Order = TypeVar("Order")
