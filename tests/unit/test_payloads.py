@@ -127,4 +127,4 @@ def values(hint: Any) -> st.SearchStrategy[Any]:
         timedelta: st.timedeltas(-YEARS, YEARS),
         datetime: st.datetimes(timezones=st.just(UTC)),
     }
-    return by_type.get(hint) or st.from_type(hint)
+    return by_type[hint] if hint in by_type else st.from_type(hint)

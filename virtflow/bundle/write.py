@@ -55,7 +55,7 @@ async def write_bundle(folder: Path, failure: Failure, endpoints: Endpoints, tem
         tasks = {asyncio.create_task(_whole(kind, parts[kind], scene)): kind for kind in KINDS}
         _, late = await asyncio.wait(tasks, timeout=deadline - time.monotonic())
         for task in late:
-            parts[tasks[task]].left_out.append(f"not all was there within {WITHIN.total_seconds():.0f} s")
+            parts[tasks[task]].left_out.append(f"not all was there within {WITHIN.total_seconds():g} s")
             task.cancel()
         # Its files are what it is: one that goes on would write more than the index says.
         await asyncio.gather(*tasks, return_exceptions=True)
