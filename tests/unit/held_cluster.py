@@ -29,6 +29,9 @@ GROUPS: Object = {
     ],
     "events.k8s.io": [("v1", [kind("events", "Event", ALL)])],
     "authorization.k8s.io": [("v1", [kind("reviews", "Review", ["create"], "Cluster")])],
+    "subresources.example.com": [
+        ("v1", [{"resource": "widgets", "responseKind": None, "scope": "Namespaced", "verbs": None}])
+    ],
     "metrics.k8s.io": [("v1beta1", [kind("secrets", "SecretMetrics", ["get", "list"])])],
 }
 
@@ -78,7 +81,7 @@ class HeldCluster:
             return web.json_response(self.objects[path])
         assert "PartialObjectMetadataList" in request.headers["Accept"], "an object's content was asked for"
         self.on_list(path)
-        return web.json_response({"items": self._listed(path, request.query.get("labelSelector", ""))})
+        return web.json_response({"items": self._listed(path, request.query.get("labelSelector", "")) or None})
 
     def _groups(self) -> list[Object]:
         return [

@@ -113,7 +113,7 @@ async def test_namespaces_go_first_and_what_has_an_owner_goes_by_itself(
         assert await remove_leftovers(kube, SELECTOR) == []
     assert cluster.objects == {}
     assert cluster.deleted[0] == namespace
-    assert set(cluster.deleted[1:]) == {widget, owner}
+    assert set(cluster.deleted[1:]) == {widget, owner, secret}
 
 
 @pytest.mark.usefixtures("impatient")
