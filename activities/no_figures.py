@@ -103,6 +103,8 @@ def _without_request(pod: Object) -> list[str]:
 
 
 def _of_missing(missing: Sequence[Object], number: int, now: datetime) -> str:
+    if waiting := [f"{pod['metadata']['name']} is {_phase(pod)}" for pod in missing if _phase(pod) != "Running"]:
+        return f"{len(waiting)} of {number} pods do not run, and have no figures therefore: {_some(waiting)}"
     ages = [now - datetime.fromisoformat(pod["metadata"]["creationTimestamp"]) for pod in missing]
     who = f"{len(missing)} of {number} pods ({_some([pod['metadata']['name'] for pod in missing])})"
     oldest, first = max(ages).total_seconds(), FIRST_FIGURES.total_seconds()
@@ -112,6 +114,10 @@ def _of_missing(missing: Sequence[Object], number: int, now: datetime) -> str:
         f"metrics-server answers, and has no figures of {who}, which are up to {oldest:.0f} s old. "
         f"`virtflow logs metrics-server` says whether it reaches their nodes"
     )
+
+
+def _phase(pod: Object) -> str:
+    return str(pod.get("status", {}).get("phase", "Pending"))
 
 
 def _some(names: Sequence[str]) -> str:

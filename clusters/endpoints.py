@@ -43,9 +43,10 @@ class Endpoints:
 
     def component_logs(self) -> list[Path]:
         """What the cluster's programs say, a file each. They lie beside the records of what was asked of them."""
-        # Rotated, a record's name goes on with the time.
+        # Rotated, a record's name goes on with the time. What supervisord and its watch tell each other is no words.
         records = (self.audit_log.stem, self.access_log.stem)
-        return sorted(file for file in self.access_log.parent.glob("*.log") if not file.stem.startswith(records))
+        logs = self.access_log.parent.glob("*.log")
+        return sorted(log for log in logs if not log.stem.startswith(records) and "---" not in log.stem)
 
     @classmethod
     def load(cls, file: Path) -> Self:

@@ -31,5 +31,5 @@ ADVICE = {
 def verdict_on(error: BaseException) -> VirtflowError:
     """What to raise, and tell, for a failed update or workflow."""
     kind = type_of(error)
-    words = "The scenario was cancelled." if kind is FailureType.CANCELLED else words_of(error)
+    words = "This scenario was cancelled." if kind is FailureType.CANCELLED else words_of(error)
     return VERDICTS[kind](f"{words.rstrip('.')}. {ADVICE[kind]}" if kind in ADVICE else words)

@@ -69,11 +69,11 @@ from workflows.quota_models import Pressed, PressOrder, ReasonWait, Seen, Strain
 from workflows.saga import Saga, at_once, run_child, uninterrupted
 from workflows.tenant_models import Tenant, TenantOrder
 
-__all__ = ["Scenario"]
+__all__ = ["ENDINGS", "Scenario"]
 
 ENDINGS = {
-    FailureType.ENDED: "This scenario is being undone: it was told to end, or nobody spoke to it for too long.",
-    FailureType.CANCELLED: "This scenario was cancelled and is being undone.",
+    FailureType.ENDED: "This scenario is over: it was told to end, or nobody spoke to it for too long.",
+    FailureType.CANCELLED: "This scenario was cancelled.",
 }
 """What a step is told that comes too late."""
 
@@ -321,6 +321,11 @@ class Scenario:
     async def observe_outage(self, evidence: OutageEvidence) -> OutageRecord:
         with self._step():
             return await workflow.execute_local_activity_method(Evidence.observe_outage, evidence, **EVIDENCE)
+
+    @workflow.query
+    def ended_by(self) -> FailureType:
+        """Why it takes no steps any more, for whoever comes too late."""
+        return self._ended_by
 
     @workflow.signal
     def end(self) -> None:

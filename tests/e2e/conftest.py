@@ -29,11 +29,11 @@ from virtflow.errors import InfrastructureError, InputError, explain
 from virtflow.leftovers import sweep
 from virtflow.temporal import TASK_QUEUE, answering, connect
 from virtflow.terminal import console, phase
-from virtflow.verdicts import verdict_on
+from virtflow.verdicts import VERDICTS, verdict_on
 from workflows.labels import SCENARIO, labels_of
 from workflows.models import ScenarioOrder
 from workflows.options import IDLE_TIMEOUT, STEP_LIMIT, UNDONE_LIMIT
-from workflows.scenario import Scenario
+from workflows.scenario import ENDINGS, Scenario
 
 scenario_key = pytest.StashKey[GherkinScenario]()
 Order = TypeVar("Order")
@@ -89,9 +89,21 @@ class Session:
         update_id = f"{self._position:03}-{self._asked}-{digest}"
 
         try:
-            return talk(self._portal, STEP_LIMIT, lambda: self._handle.execute_update(update, order, id=update_id))
+            return talk(self._portal, STEP_LIMIT, lambda: self._update(update, order, update_id))
         except WorkflowUpdateFailedError as error:
             raise verdict_on(error) from None
+
+    async def _update(
+        self, update: UpdateMethodMultiParam[[Any, Order], Result], order: Order, update_id: str
+    ) -> Result:
+        try:
+            return await self._handle.execute_update(update, order, id=update_id)
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            # It is over and undone, which Temporal says no more of than that.
+            ended_by = await self._handle.query(Scenario.ended_by)
+            raise VERDICTS[ended_by](ENDINGS[ended_by]) from None
 
     def end(self) -> None:
         """End the scenario: everything it made is undone, while the next one is on its way."""

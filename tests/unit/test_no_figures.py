@@ -29,6 +29,7 @@ def pod(name: str, age: timedelta = timedelta(minutes=10), **containers: Object)
             "labels": {"app": "scale"},
             "creationTimestamp": (NOW - age).strftime("%Y-%m-%dT%H:%M:%SZ"),
         },
+        "status": {"phase": "Running"},
         "spec": {
             "containers": [
                 {"name": container, "resources": resources}
@@ -90,6 +91,12 @@ def test_new_pods_are_told_from_those_whose_figures_never_come() -> None:
     assert told.startswith(
         "metrics-server answers, and has no figures of 2 of 2 pods (a, b), which are up to 100 s old"
     )
+
+
+def test_pods_that_do_not_run_are_told_before_those_that_are_new() -> None:
+    pending = {**pod("a"), "status": {"phase": "Pending"}}
+    told = why([pending, pod("b", timedelta(seconds=12))], [])
+    assert told == "1 of 2 pods do not run, and have no figures therefore: a is Pending"
 
 
 def test_where_all_is_there_its_own_words_are_told() -> None:

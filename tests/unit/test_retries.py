@@ -1,5 +1,6 @@
 """What docs/DURABILITY.md says of retries is what the code does."""
 
+import inspect
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -21,32 +22,37 @@ ROWS = {
     if line.startswith("| ")
     for cells in [[cell.strip() for cell in line.strip("|").split("|")]]
 }
-PLAN = timedelta(days=1)
+DAY = timedelta(days=1)
 
 
 def configs() -> dict[str, Mapping[str, Any]]:
-    """Every policy by name; those of functions for a wait, or a load, of a day."""
-    fixed = {name: value for name, value in vars(options).items() if name.isupper() and isinstance(value, dict)}
-    return {**fixed, "waiting(limit)": options.waiting(PLAN), "loading(plan)": options.loading(PLAN)}
+    """Every policy by name; those that a function makes are of so many days."""
+    public = {name: value for name, value in vars(options).items() if not name.startswith("_")}
+    fixed = {name: value for name, value in public.items() if isinstance(value, dict)}
+    made = {
+        f"{name}({', '.join(inspect.signature(value).parameters)})": value(DAY)
+        for name, value in public.items()
+        if inspect.isfunction(value) and value.__module__ == options.__name__
+    }
+    return fixed | made
 
 
-def said(limit: timedelta | None) -> str:
-    """As people say it: `30 s`, `2 min`, `limit + 10 s`."""
+def said(limit: timedelta | None, of: str) -> str:
+    """As people say it: `30 s`, `2 min`; with whole days as what the function was given, `limit + 10 s`."""
     if limit is None:
         return "-"
-    if limit > 2 * PLAN:
-        return f"{said(limit - 2 * PLAN)} + twice the plan"
-    if limit > PLAN:
-        return f"limit + {said(limit - PLAN)}"
-    seconds = int(limit.total_seconds())
-    return f"{seconds} s" if seconds % 60 else f"{seconds // 60} min"
+    times, rest = divmod(limit, DAY)
+    seconds = int(rest.total_seconds())
+    words = f"{seconds} s" if seconds % 60 else f"{seconds // 60} min"
+    return f"{['', '', 'twice '][times]}{of} + {words}" if times else words
 
 
 @pytest.mark.parametrize("name", configs())
 def test_each_policy_is_in_the_table_with_its_limits(name: str) -> None:
     config = configs()[name]
     limits = ("start_to_close_timeout", "schedule_to_close_timeout", "heartbeat_timeout")
-    expected = [said(config.get(limit)) for limit in limits]
+    given = name.partition("(")[2].removesuffix(")")
+    expected = [said(config.get(limit), given) for limit in limits]
     assert ROWS.get(name, [])[:3] == expected, f"docs/DURABILITY.md needs | {name} | {' | '.join(expected)} |"
 
 
@@ -63,7 +69,7 @@ def test_all_policies_share_the_back_off_that_is_described() -> None:
     )
     assert words in PROSE
     assert first.maximum_attempts == 0, "the limit is a time"
-    assert f"speaks for {said(options.IDLE_TIMEOUT)} is undone" in PROSE
+    assert f"speaks for {said(options.IDLE_TIMEOUT, '')} is undone" in PROSE
 
 
 def test_code_of_ours_that_stumbles_is_not_tried_again() -> None:

@@ -62,7 +62,7 @@ def temporal():
 STEPS = """
 import os, pathlib, signal
 from pytest_bdd import given
-from virtflow.errors import InfrastructureError
+from virtflow.errors import CancelledError, InfrastructureError, SloMissedError, TimedOutError
 
 @given("it is so")
 def so():
@@ -75,6 +75,18 @@ def not_so():
 @given("nobody answers")
 def silent():
     raise InfrastructureError("Nobody answers.")
+
+@given("it is late")
+def late():
+    raise SloMissedError("It is late.")
+
+@given("it does not come")
+def does_not_come():
+    raise TimedOutError("It did not come.")
+
+@given("somebody cancels it")
+def cancelled():
+    raise CancelledError("Cancelled.")
 
 @given("the step stumbles")
 def stumbles():
@@ -122,6 +134,10 @@ class Ended:
     [
         ({"one": "it is so", "two": "it is so"}, 0, "2 of 2 scenarios passed."),
         ({"one": "it is so", "two": "it is not so"}, 1, "✗ Given it is not so 0.00s\n      It is not so.\n"),
+        ({"one": "it is late", "two": "it is so"}, 5, "      It is late.\n"),
+        ({"one": "it does not come", "two": "it is late"}, 6, "      It did not come.\n"),
+        ({"one": "it is not so", "two": "it does not come"}, 1, "      It did not come.\n"),
+        ({"one": "somebody cancels it", "two": "it is so"}, 130, "      Cancelled.\n"),
         ({"one": "nobody answers", "two": "it is not so"}, 3, "      Nobody answers.\n"),
         ({"one": "the cluster fails"}, 3, "\nNot running: etcd. So it may be the cluster that failed"),
         ({"stuck": "it is so"}, 3, "    ✗ teardown: Nobody ended it.\n"),
@@ -134,7 +150,7 @@ class Ended:
         (
             {"one": "the step stumbles", "two": "nobody answers"},
             70,
-            "virtflow itself failed: KeyError: 'foot' (tests/e2e/steps/machines.py:20). Type it again with -v",
+            "virtflow itself failed: KeyError: 'foot' (tests/e2e/steps/machines.py:32). Type it again with -v",
         ),
     ],
 )

@@ -11,7 +11,8 @@ from temporalio.exceptions import ActivityError, ApplicationError, RetryState
 from temporalio.service import RPCError, RPCStatusCode
 
 from tests.e2e import conftest
-from virtflow.errors import InfrastructureError, VirtflowError
+from virtflow.errors import CancelledError, InfrastructureError, VirtflowError
+from workflows.failures import FailureType
 from workflows.models import ScenarioOrder
 from workflows.options import IDLE_TIMEOUT
 from workflows.scenario import Scenario
@@ -22,11 +23,16 @@ NOWHERE = Path("kubeconfig")
 class FailingHandle:
     """A workflow that answers everything with one error."""
 
+    ended_by = FailureType.ENDED
+
     def __init__(self, error: Exception) -> None:
         self._error = error
 
     async def execute_update(self, *_: object, **__: object) -> None:
         raise self._error
+
+    async def query(self, _: object) -> FailureType:
+        return self.ended_by
 
     async def signal(self, _: object) -> None:
         raise self._error
@@ -80,6 +86,27 @@ def test_without_temporal_it_is_infrastructure(portal: BlockingPortal) -> None:
     for ending in (session(portal, error).end, lambda: session(portal, error).left(NOWHERE)):
         with pytest.raises(InfrastructureError, match=words):
             ending()
+
+
+@pytest.mark.parametrize(
+    ("ended_by", "verdict", "words"),
+    [
+        (FailureType.CANCELLED, CancelledError, "This scenario was cancelled."),
+        (FailureType.ENDED, InfrastructureError, "nobody spoke to it for too long."),
+    ],
+)
+def test_a_step_of_a_scenario_that_is_undone_hears_why(
+    portal: BlockingPortal,
+    monkeypatch: pytest.MonkeyPatch,
+    ended_by: FailureType,
+    verdict: type[VirtflowError],
+    words: str,
+) -> None:
+    monkeypatch.setattr(FailingHandle, "ended_by", ended_by)
+    error = RPCError("workflow execution already completed", RPCStatusCode.NOT_FOUND, b"")
+    with pytest.raises(VirtflowError, match=words) as raised:
+        session(portal, error).ask(Scenario.list_virtual_machines, "namespace")
+    assert type(raised.value) is verdict
 
 
 def test_a_silent_worker_is_infrastructure(portal: BlockingPortal) -> None:

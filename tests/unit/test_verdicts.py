@@ -64,7 +64,7 @@ def timeout(kind: TimeoutType) -> BaseException:
             "Activity await_running failed: KeyError: 'foot'. This is a fault of virtflow's own code: "
             "`virtflow logs worker` has the traceback.",
         ),
-        (exceptions.CancelledError("cancelled"), CancelledError, "The scenario was cancelled."),
+        (exceptions.CancelledError("cancelled"), CancelledError, "This scenario was cancelled."),
         (
             timeout(TimeoutType.HEARTBEAT),
             InfrastructureError,

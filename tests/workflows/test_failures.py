@@ -107,4 +107,4 @@ async def test_a_step_after_a_cancellation_hears_that_there_was_one(
             await step.result()
         await handle.result()
     told = verdict_on(raised.value)
-    assert (type(told), str(told)) == (CancelledError, "The scenario was cancelled.")
+    assert (type(told), str(told)) == (CancelledError, "This scenario was cancelled.")
