@@ -44,6 +44,7 @@ CANARY = "canary-5b1f0e9c"
 RUN = "it-credentials"
 LABELS = labels_of(RUN)
 WITHIN = 180
+PAYLOAD = re.compile(rb'"data": "([^"]*)"')
 
 Handle = WorkflowHandle[Scenario, list[str]]
 
@@ -109,13 +110,14 @@ async def test_what_was_used_is_nowhere(
 
     credentials = set((await asyncio.to_thread(notes.read_text)).split())
     assert len(credentials) >= 8
-    assert sum(credential.startswith("eyJ") for credential in credentials) >= 7
+    # For each door, forged in two ways, withdrawn in two ways.
+    assert sum(credential.startswith("eyJ") for credential in credentials) >= 6
     places = await asyncio.to_thread(lambda: dict(everywhere(cluster.folder, index.parent)))
     found = {place for place, content in places.items() for each in credentials if each.encode() in content}
     assert found == set()
     with_canary = {place.partition(" ")[0] for place, content in places.items() if CANARY.encode() in content}
     assert with_canary >= {"database", "bundle", "history"}
-    assert any(b"eyJ" in content for content in places.values()) is False, "another token is somewhere"
+    assert {place for place, content in places.items() if b"eyJ" in content} == set(), "a token of somebody else's"
 
 
 def everywhere(cluster: Path, bundle: Path) -> Iterator[tuple[str, bytes]]:
@@ -126,11 +128,10 @@ def everywhere(cluster: Path, bundle: Path) -> Iterator[tuple[str, bytes]]:
     for file in (cluster / "logs").iterdir():
         yield f"log {file.name}", file.read_bytes()
     for file in bundle.rglob("*"):
-        if file.is_file():
+        if file.suffix == ".json":
+            yield f"history {file.name}", PAYLOAD.sub(lambda found: base64.b64decode(found[1]), file.read_bytes())
+        elif file.is_file():
             yield f"bundle {file.name}", file.read_bytes()
-    for file in bundle.rglob("*.json"):
-        payloads = re.findall(rb'"data": "([^"]*)"', file.read_bytes())
-        yield f"history {file.name}", b"\n".join(map(base64.b64decode, payloads))
 
 
 def values_in(database: Path) -> Iterator[bytes]:

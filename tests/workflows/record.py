@@ -30,14 +30,14 @@ from temporalio.client import (
 from temporalio.service import RPCError
 
 from clusters.local import LocalCluster
-from tests.workflows.histories import Manner, recorded, text_of, updates_in, write
+from tests.workflows.histories import Manner, recorded, updates_in, write
 from virtflow.errors import InputError
 from virtflow.settings import Settings
 from virtflow.temporal import TASK_QUEUE, connect
 from virtflow.tenant_files import load_tenant
 from virtflow.terminal import console, phase
 from workflows.journey_models import JourneyLoad, JourneyOrder
-from workflows.labels import labels_of
+from workflows.labels import SCENARIO, labels_of
 from workflows.models import (
     AutoscaleOrder,
     LoadOrder,
@@ -52,7 +52,9 @@ from workflows.scenario import Scenario
 from workflows.tenant_journey import TenantJourney
 from workflows.tenant_models import Tenant, TenantOrder, TenantSpec
 
-RUN = "recording"
+KIND = "recording"
+RUN = f"{KIND}-{os.getpid()}"
+"""Another each time: a load is found again by its name."""
 FEATURES = Path(__file__).parents[2] / "features"
 MINUTES = timedelta(minutes=5)
 MOMENT = timedelta(seconds=3)
@@ -87,7 +89,7 @@ class Stage:
     async def begin(self, spec: TenantSpec) -> None:
         order = ScenarioOrder(RUN, "a feature", self._name, self.labels, IDLE_TIMEOUT)
         self.handle = await self._temporal.start_workflow(Scenario.run, order, id=self._id, task_queue=TASK_QUEUE)
-        tenant = TenantOrder("tenant-a", f"tenant-a-{self._name}", self.labels, spec)
+        tenant = TenantOrder("tenant-a", f"tenant-a-{self.labels[SCENARIO]}", self.labels, spec)
         self.tenant: Tenant = await self.handle.execute_update(Scenario.create_tenant, tenant)
 
     async def make_replica_set(self) -> None:
@@ -205,7 +207,7 @@ class Recorder:
 
     async def _journey(self, name: str, manifest: str, within: timedelta, *, load: bool) -> Handle:
         journey_id = f"{RUN}/journey/{name}"
-        tenant = TenantOrder("tenant-a", f"journey-{name}", labels_of(journey_id))
+        tenant = TenantOrder("tenant-a", f"journey-{labels_of(journey_id)[SCENARIO]}", labels_of(journey_id))
         wanted = JourneyLoad(
             read("test-vmirs.yaml"), read("test-hpa.yaml"), USERS, RAMP, MINUTES, MINUTES, MINUTES, MINUTES
         )
@@ -261,7 +263,7 @@ async def keep_passed(temporal: Client) -> None:
     """Of the last run of the features."""
     runs: dict[str, list[WorkflowExecution]] = {}
     async for each in temporal.list_workflows("ExecutionStatus = 'Completed'"):
-        if not each.id.startswith(RUN):
+        if not each.id.startswith(KIND):
             runs.setdefault(each.id.partition("/")[0], []).append(each)
     if not runs:
         raise InputError("No run of the features is on record here. Type `virtflow e2e --keep` first.")
@@ -270,7 +272,7 @@ async def keep_passed(temporal: Client) -> None:
         history = await temporal.get_workflow_handle(each.id, run_id=each.run_id).fetch_history()
         histories.setdefault(each.workflow_type, []).append(history)
     for workflow, found in histories.items():
-        found.sort(key=lambda history: len(text_of(history)))
+        found.sort(key=lambda history: len(history.events))
         chosen = cover(found) if workflow == Scenario.__name__ else found[:1]
         for number, history in enumerate(chosen, 1):
             write(workflow, Manner.PASSED, number, history)
@@ -291,6 +293,7 @@ def cover(histories: Sequence[WorkflowHistory]) -> list[WorkflowHistory]:
 
 async def record(cluster: LocalCluster) -> None:
     temporal = await connect(cluster.endpoints())
+    cluster.restart_worker()
     for file in recorded():
         file.unlink()
     recorder = Recorder(temporal, cluster)
