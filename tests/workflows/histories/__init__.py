@@ -1,9 +1,11 @@
 """Histories of real runs, a file each: what they are called, and what is left out of them.
 
-`<workflow>-<manner>-<number>.json`. A file is Temporal's own JSON, a line for each event, with the workflow's id
-beside it. It says nothing of the machine it was made on, and has nothing that a replay does not need.
+`<workflow>-<manner>-<number>.json.gz`: `zcat` shows Temporal's own JSON, a line for each event, with the workflow's
+id beside it and payloads as the JSON that they are. It says nothing of the machine it was made on.
 """
 
+import base64
+import gzip
 import json
 from collections.abc import Iterator
 from enum import StrEnum
@@ -12,13 +14,13 @@ from typing import Any
 
 from temporalio.client import WorkflowHistory
 
-__all__ = ["HISTORIES", "Manner", "load", "name_of", "recorded", "updates_in", "write"]
+__all__ = ["Manner", "load", "name_of", "recorded", "text_in", "updates_in", "write"]
 
 HISTORIES = Path(__file__).parent
-NOT_NEEDED = frozenset(
-    {"stackTrace", "taskId", "workerVersion", "meteringMetadata", "historySizeBytes", "requestId", "sdkName"}
-)
+NOT_KEPT = frozenset({"stackTrace", "taskId", "workerVersion", "meteringMetadata", "historySizeBytes", "requestId"})
 """Of an event at any depth: paths of the machine, and figures that differ between two recordings of the same."""
+ENCODING = "json/plain"
+METADATA = {"encoding": base64.b64encode(ENCODING.encode()).decode()}
 
 
 class Manner(StrEnum):
@@ -32,29 +34,31 @@ class Manner(StrEnum):
 
 
 def recorded() -> list[Path]:
-    return sorted(HISTORIES.glob("*.json"))
+    return sorted(HISTORIES.glob("*.json.gz"))
 
 
 def name_of(file: Path) -> tuple[str, Manner]:
     """The workflow's type, and how it went."""
-    workflow, manner, _ = file.stem.split("-")
+    workflow, manner, _ = file.name.split("-")
     return workflow, Manner(manner)
 
 
 def load(file: Path) -> WorkflowHistory:
-    content = json.loads(file.read_text())
-    return WorkflowHistory.from_json(content["workflowId"], {"events": content["events"]})
+    content = json.loads(text_in(file))
+    return WorkflowHistory.from_json(content["workflowId"], {"events": _with_payloads(content["events"])})
+
+
+def text_in(file: Path) -> str:
+    return gzip.decompress(file.read_bytes()).decode()
 
 
 def write(workflow: str, manner: Manner, number: int, history: WorkflowHistory) -> None:
-    (HISTORIES / f"{workflow}-{manner}-{number}.json").write_text(text_of(history))
-
-
-def text_of(history: WorkflowHistory) -> str:
     names: dict[str, str] = {}
     events = [_tidy(event, names) for event in history.to_json_dict()["events"]]
     lines = ",\n".join(json.dumps(event, separators=(",", ":")) for event in events)
-    return f'{{"workflowId": {json.dumps(history.workflow_id)}, "events": [\n{lines}\n]}}\n'
+    text = f'{{"workflowId": {json.dumps(history.workflow_id)}, "events": [\n{lines}\n]}}\n'
+    # Without a time, so that the same is the same file.
+    (HISTORIES / f"{workflow}-{manner}-{number}.json.gz").write_bytes(gzip.compress(text.encode(), mtime=0))
 
 
 def _tidy(value: Any, names: dict[str, str]) -> Any:
@@ -62,13 +66,25 @@ def _tidy(value: Any, names: dict[str, str]) -> Any:
         return [_tidy(each, names) for each in value]
     if not isinstance(value, dict):
         return value
-    kept = {key: _tidy(each, names) for key, each in value.items() if key not in NOT_NEEDED}
+    if value.get("metadata") == METADATA:
+        return {ENCODING: json.loads(base64.b64decode(value["data"]))}
+    kept = {key: _tidy(each, names) for key, each in value.items() if key not in NOT_KEPT}
     if isinstance(kept.get("identity"), str):
         # A process and its machine: who is who matters, and not who it was.
         kept["identity"] = names.setdefault(kept["identity"], f"process-{len(names) + 1}")
     if kept.get("kind") == "TASK_QUEUE_KIND_STICKY":
         kept["name"] = "sticky"
     return kept
+
+
+def _with_payloads(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_payloads(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {ENCODING}:
+        return {"metadata": METADATA, "data": base64.b64encode(json.dumps(value[ENCODING]).encode()).decode()}
+    return {key: _with_payloads(each) for key, each in value.items()}
 
 
 def updates_in(history: WorkflowHistory) -> Iterator[str]:
