@@ -12,7 +12,7 @@ export VIRTFLOW_CLUSTER := $(or $(CLUSTER),local)
 export VIRTFLOW_KEEP := $(or $(KEEP),0)
 export VIRTFLOW_VERBOSE := $(or $(V),0)
 
-.PHONY: e2e test explore attack exits conformance up down status runs logs load journey gc bench doctor lint format
+.PHONY: e2e test explore attack exits conformance up down status runs logs histories load journey gc bench doctor lint format
 
 e2e: .venv/ready
 	@$(BIN)/python -m virtflow e2e $(if $(RESUME),--resume $(RESUME))
@@ -40,6 +40,13 @@ up down status runs: .venv/ready
 
 logs: .venv/ready
 	@$(BIN)/python -m virtflow logs $(COMPONENT)
+
+# What the replay tests replay, from real runs, on a cluster of their own.
+histories: export VIRTFLOW_CLUSTER := histories
+histories: .venv/ready
+	@$(BIN)/python -m virtflow e2e --keep
+	@$(BIN)/python -m tests.workflows.record
+	@$(BIN)/python -m virtflow down
 
 load: .venv/ready
 	@$(BIN)/python -m virtflow load --users $(or $(USERS),28) --duration $(or $(DURATION),120)

@@ -41,6 +41,13 @@ class Endpoints:
     def save(self, file: Path) -> None:
         write_whole(file, json.dumps(dataclasses.asdict(self), default=str, indent=1) + "\n")
 
+    def component_logs(self) -> list[Path]:
+        """What the cluster's programs say, a file each. They lie beside the records of what was asked of them."""
+        # Rotated, a record's name goes on with the time. What supervisord and its watch tell each other is no words.
+        records = (self.audit_log.stem, self.access_log.stem)
+        logs = self.access_log.parent.glob("*.log")
+        return sorted(log for log in logs if not log.stem.startswith(records) and "---" not in log.stem)
+
     @classmethod
     def load(cls, file: Path) -> Self:
         """Raises ClusterError if no cluster left this file, or another version of virtflow did."""

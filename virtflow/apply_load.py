@@ -25,6 +25,7 @@ from virtflow.terminal import console, phase
 from virtflow.verdicts import verdict_on
 from workflows.labels import labels_of
 from workflows.models import LoadOrder, ReplicaSetOrder, ReplicaSetRef, ScenarioOrder
+from workflows.options import IDLE_TIMEOUT
 from workflows.scenario import Scenario
 from workflows.tenant_models import TenantOrder
 
@@ -50,7 +51,7 @@ async def _apply_load(endpoints: Endpoints, folder: Path, users: int, duration: 
     name = f"load-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
     temporal = await connect(endpoints)
     # It must outlive the load, during which nobody speaks to it.
-    order = ScenarioOrder(name, "load", name, labels_of(name), duration + timedelta(minutes=10))
+    order = ScenarioOrder(name, "load", name, labels_of(name), duration + IDLE_TIMEOUT)
     session = await temporal.start_workflow(Scenario.run, order, id=name, task_queue=TASK_QUEUE)
     try:
         with phase("Making a replica set with an autoscaler"):

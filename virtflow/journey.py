@@ -30,6 +30,7 @@ from virtflow.verdicts import VERDICTS
 from workflows.failures import words_of
 from workflows.journey_models import JourneyLoad, JourneyOrder, JourneyPhase, TenantJourneyOutcome
 from workflows.labels import SCENARIO, labels_of, run_of
+from workflows.options import UNDONE_LIMIT
 from workflows.tenant_journey import PHASE, TenantJourney
 from workflows.tenant_models import TenantOrder
 
@@ -40,8 +41,6 @@ PHASE_LIMIT = timedelta(minutes=5)
 """Long, because many share one cluster: how long it took is the result, not the limit."""
 LOAD_RAMP = timedelta(seconds=5)
 JOURNEYS_LIMIT = timedelta(hours=1)
-UNDONE_LIMIT = timedelta(minutes=15)
-"""Every activity has a shorter limit of its own: these are for a worker or a Temporal that is gone."""
 WORKER_LIMIT = timedelta(seconds=30)
 PROGRESS_EVERY = timedelta(seconds=1)
 POLL = timedelta(milliseconds=200)

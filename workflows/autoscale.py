@@ -103,6 +103,9 @@ async def under_load(load: LoadOrder, until: Callable[[], Awaitable[Reached]]) -
     async def reach() -> Reached:
         # The load may have to wait for its turn, which is no time that the autoscaler took.
         await workflow.execute_activity_method(Load.await_begin, run, **waiting(LOAD_TURN))
+        if reaching.cancelling():
+            # It was too quick to hear of it, and nothing will be reached any more.
+            raise asyncio.CancelledError
         return await until()
 
     reaching = asyncio.create_task(reach())

@@ -8,17 +8,21 @@ from temporalio.workflow import ActivityCancellationType, ActivityConfig, LocalA
 from workflows.failures import BUGS
 
 __all__ = [
+    "ANSWER_LIMIT",
     "ASKED_WITHIN",
     "AT_ONCE",
     "CLEAN_UP",
     "CREATE_TENANT",
     "EVIDENCE",
+    "HEARTBEAT_TIMEOUT",
     "IDLE_TIMEOUT",
     "LOAD_TURN",
     "NODE_CHANGES_WITHIN",
     "OUTAGES",
     "QUICK",
+    "STEP_LIMIT",
     "TRIED_WITHIN",
+    "UNDONE_LIMIT",
     "holding",
     "loading",
     "waiting",
@@ -26,6 +30,15 @@ __all__ = [
 
 IDLE_TIMEOUT = timedelta(minutes=10)
 """A scenario nobody speaks to for this long undoes what it made: its test runner is gone."""
+
+HEARTBEAT_TIMEOUT = timedelta(seconds=20)
+"""Of a worker that says nothing for so long an activity is taken away. It says something every ten at least."""
+
+STEP_LIMIT = timedelta(minutes=45)
+UNDONE_LIMIT = timedelta(minutes=15)
+ANSWER_LIMIT = timedelta(minutes=2)
+"""Of who waits for a workflow's answer, or for its end. Every activity has a shorter limit of its own: these are for
+a worker or a Temporal that is gone."""
 
 AT_ONCE = 25
 """Of many like steps: more at a time end no sooner, and one that waits for its turn has not begun to run out."""
@@ -63,7 +76,7 @@ Temporal's server would make many, for each virtual machine."""
 CLEAN_UP = ActivityConfig(
     start_to_close_timeout=timedelta(minutes=2),
     schedule_to_close_timeout=timedelta(minutes=10),
-    heartbeat_timeout=timedelta(seconds=20),
+    heartbeat_timeout=HEARTBEAT_TIMEOUT,
     retry_policy=_RETRY,
     cancellation_type=_WAIT,
 )
@@ -94,7 +107,7 @@ def loading(planned: timedelta) -> ActivityConfig:
     return ActivityConfig(
         start_to_close_timeout=whole,
         schedule_to_close_timeout=whole,
-        heartbeat_timeout=timedelta(seconds=20),
+        heartbeat_timeout=HEARTBEAT_TIMEOUT,
         retry_policy=_RETRY,
         cancellation_type=_WAIT,
     )
@@ -105,7 +118,7 @@ def waiting(limit: timedelta) -> ActivityConfig:
     return ActivityConfig(
         start_to_close_timeout=limit + timedelta(seconds=10),
         schedule_to_close_timeout=limit + timedelta(seconds=30),
-        heartbeat_timeout=timedelta(seconds=20),
+        heartbeat_timeout=HEARTBEAT_TIMEOUT,
         retry_policy=_RETRY,
         cancellation_type=_WAIT,
     )
@@ -124,7 +137,7 @@ def holding(lasts: timedelta) -> ActivityConfig:
         task_queue=OUTAGES,
         start_to_close_timeout=lasts + OUTAGE_OVERTIME,
         schedule_to_close_timeout=lasts + OUTAGE_OVERTIME,
-        heartbeat_timeout=timedelta(seconds=20),
+        heartbeat_timeout=HEARTBEAT_TIMEOUT,
         retry_policy=_RETRY,
         cancellation_type=_WAIT,
     )

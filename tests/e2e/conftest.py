@@ -8,7 +8,7 @@ import hashlib
 import re
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +34,7 @@ from temporalio.workflow import UpdateMethodMultiParam
 from clusters.endpoints import Endpoints
 from tests.e2e import steps
 from tests.e2e.check import check_features
+from tests.e2e.failures import keep_bundle
 from tests.e2e.report import Report
 from tests.e2e.resume import ended_session, retold, steps_taken, undone_meanwhile
 from tests.e2e.steps import *  # noqa: F403  pytest-bdd finds steps by their names in the conftest
@@ -47,13 +48,8 @@ from virtflow.verdicts import VERDICTS, verdict_on
 from workflows.failures import FailureType
 from workflows.labels import SCENARIO, labels_of
 from workflows.models import ScenarioOrder
-from workflows.options import IDLE_TIMEOUT
+from workflows.options import ANSWER_LIMIT, IDLE_TIMEOUT, STEP_LIMIT, UNDONE_LIMIT
 from workflows.scenario import ENDINGS, Scenario
-
-STEP_LIMIT = timedelta(minutes=45)
-UNDONE_LIMIT = timedelta(minutes=15)
-"""Every activity has a shorter limit of its own: these are for a worker or a Temporal that is gone."""
-ANSWER_LIMIT = timedelta(minutes=2)
 
 scenario_key = pytest.StashKey[GherkinScenario]()
 Order = TypeVar("Order")
@@ -82,6 +78,11 @@ class Session:
         self._position = 0
         self._asked: list[str] = []
         self._text = ""
+        self.step_began = datetime.now(UTC)
+
+    @property
+    def workflow_id(self) -> str:
+        return self._handle.id
 
     def take_up(self) -> None:
         """Learn how far a runner came with it that was killed. Raises InfrastructureError if it is over."""
@@ -104,6 +105,7 @@ class Session:
         """Which step speaks next: part of its update's id."""
         self._position += 1
         self._asked = []
+        self.step_began = datetime.now(UTC)
         self._text = f"{step.keyword} {step.name} {step.docstring or ''} {step.datatable or ''}"
 
     def ask(self, update: UpdateMethodMultiParam[[Any, Order], Result], order: Order) -> Result:
@@ -338,9 +340,13 @@ def pytest_bdd_after_step(request: pytest.FixtureRequest) -> None:
     request.config.stash[report_key].step_ends(time.monotonic(), None, session.resumed)
 
 
-def pytest_bdd_step_error(request: pytest.FixtureRequest, exception: Exception) -> None:
+def pytest_bdd_step_error(
+    request: pytest.FixtureRequest, feature: Feature, scenario: GherkinScenario, step: Step, exception: Exception
+) -> None:
+    now, problem = time.monotonic(), explain(exception)
+    keep_bundle(request, feature.name or "", scenario.name, f"{step.keyword} {step.name}", problem)
     session: Session = request.getfixturevalue("session")
-    request.config.stash[report_key].step_ends(time.monotonic(), explain(exception), session.resumed)
+    request.config.stash[report_key].step_ends(now, problem, session.resumed)
 
 
 @pytest.hookimpl(tryfirst=True)

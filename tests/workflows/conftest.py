@@ -63,3 +63,10 @@ async def until_cancel_is_requested(handle: WorkflowHandle[Any, Any]) -> None:
                 if EventType.EVENT_TYPE_WORKFLOW_TASK_COMPLETED in later:
                     return
             await anyio.sleep(0.05)
+
+
+async def until_there_is(handle: WorkflowHandle[Any, Any], event_type: "EventType.ValueType") -> None:
+    """Until such an event is in the workflow's history."""
+    with anyio.fail_after(30):
+        while event_type not in [event.event_type async for event in handle.fetch_history_events()]:  # noqa: ASYNC110
+            await anyio.sleep(0.05)

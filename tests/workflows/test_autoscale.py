@@ -2,11 +2,12 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.exceptions import CancelledError
 from temporalio.worker import Replayer, Worker
 
-from tests.workflows.conftest import TASK_QUEUE, until_cancel_is_requested
+from tests.workflows.conftest import TASK_QUEUE, until_cancel_is_requested, until_there_is
 from tests.workflows.fakes import World
 from virtflow.temporal import DATA_CONVERTER
 from workflows.autoscale import AutoscaleUnderLoad, PressAutoscaler
@@ -113,6 +114,24 @@ async def test_a_cancel_that_a_step_does_not_hear_of_starts_no_load(
             await handle.result()
     assert isinstance(failure.value.cause, CancelledError)
     assert "run_load" not in world.calls
+
+
+@pytest.mark.anyio
+async def test_a_load_that_ends_while_a_step_does_not_hear_of_it_leads_to_no_further_step(
+    client: Client, worker: Callable[..., Worker]
+) -> None:
+    world = World()
+    world.is_deaf = "await_load"
+    world.load_ends.set()
+    async with worker(*world.activities):
+        handle = await client.start_workflow(AutoscaleUnderLoad.run, ORDER, id="a", task_queue=TASK_QUEUE)
+        await world.reached.wait()
+        await until_there_is(handle, EventType.EVENT_TYPE_ACTIVITY_TASK_CANCEL_REQUESTED)
+        world.may_end.set()
+        with pytest.raises(WorkflowFailureError) as failure:
+            await handle.result()
+    assert "before the replica set had settled, or got stuck" in str(failure.value.cause)
+    assert "await_settled" not in world.calls
 
 
 @pytest.mark.anyio

@@ -12,7 +12,7 @@ from datetime import datetime
 from virtflow.kube.client import NO_ANSWER, KubeClient, KubeError, describe
 from virtflow.kube.resources import Object, Resource
 
-__all__ = ["Found", "Inventory", "take_inventory"]
+__all__ = ["Found", "Inventory", "list_kinds", "take_inventory"]
 
 DISCOVERY = {
     "Accept": ",".join(
@@ -87,7 +87,7 @@ async def take_inventory(kube: KubeClient, *, namespace: str | None = None, sele
 
     Raises what `KubeClient.request` raises when there is no list of kinds.
     """
-    resources, silent = await _kinds(kube)
+    resources, silent = await list_kinds(kube)
     inventory = Inventory(unseen=silent)
     room = asyncio.Semaphore(AT_ONCE)
     by_uid: dict[str, Found] = {}
@@ -120,7 +120,7 @@ async def _metadata(kube: KubeClient, resource: Resource, namespace: str | None,
     return [Found(resource, item["metadata"]) for item in answer["items"] or []]
 
 
-async def _kinds(kube: KubeClient) -> tuple[list[Resource], list[str]]:
+async def list_kinds(kube: KubeClient) -> tuple[list[Resource], list[str]]:
     """Each in the version its server prefers; and the groups of which nobody knows the kinds at the moment."""
     resources: list[Resource] = []
     silent: list[str] = []
