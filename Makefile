@@ -1,7 +1,7 @@
 # Every target makes what it needs first: the virtual environment here, the toolchain in the user's cache.
 # Settings: TOOLCHAIN=auto|build|upstream|<folder>, MIRROR=<url>, CLUSTER=<name>, KEEP=1, V=1 (tracebacks); of load:
 # USERS=<number>, DURATION=<seconds>; of journey: TENANTS=<number>, LOAD=0, USERS=<number>; of bench: MOST=<number>;
-# of conformance: AGAINST=<kubeconfig>, AUDIT_LOG=<file>.
+# of torture: KILLS, SEED, JOURNEYS=<number>; of conformance: AGAINST=<kubeconfig>, AUDIT_LOG=<file>.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,7 +12,7 @@ export VIRTFLOW_CLUSTER := $(or $(CLUSTER),local)
 export VIRTFLOW_KEEP := $(or $(KEEP),0)
 export VIRTFLOW_VERBOSE := $(or $(V),0)
 
-.PHONY: e2e test explore attack conformance up down status logs load journey bench doctor lint format
+.PHONY: e2e test explore attack conformance up down status logs load journey bench torture doctor lint format
 
 e2e: .venv/ready
 	@$(BIN)/python -m virtflow e2e
@@ -46,6 +46,10 @@ journey: .venv/ready
 
 bench: .venv/ready
 	@$(BIN)/python -m virtflow bench --most $(or $(MOST),1000)
+
+torture: .venv/ready
+	@$(BIN)/python -m virtflow torture --kills $(or $(KILLS),50) $(if $(SEED),--seed $(SEED)) \
+		--journeys $(or $(JOURNEYS),4)
 
 # Before the virtual environment, too: what is missing may be what makes it.
 doctor:

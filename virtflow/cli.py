@@ -1,4 +1,4 @@
-"""The command line: `virtflow up | status | logs | down | e2e | load | journey | bench | doctor`."""
+"""The command line: `virtflow up | status | logs | down | e2e | load | journey | bench | torture | doctor`."""
 
 import logging
 import os
@@ -157,6 +157,19 @@ def bench(
     from virtflow.bench import run_bench
 
     raise typer.Exit(run_bench(_settings(), most=most, rounds=rounds))
+
+
+@app.command(epilog=EXIT_CODES)
+def torture(
+    kills: Annotated[int, typer.Option(min=1, help="Processes to kill.")] = 50,
+    seed: Annotated[int | None, typer.Option(help="Of another run, to have the same kills again.")] = None,
+    journeys: Annotated[int, typer.Option(min=1, help="Journeys on their way at a time, one of them with load.")] = 4,
+    verbose: Verbose = False,
+) -> None:
+    """Kill programs at random moments while journeys are on their way, on the cluster <name>-torture, made for it."""
+    from virtflow.torture import run_torture
+
+    raise typer.Exit(run_torture(_settings(), kills=kills, seed=seed, journeys=journeys))
 
 
 @app.command()

@@ -19,7 +19,7 @@ from virtflow.interrupts import undo
 from virtflow.settings import Settings
 from virtflow.terminal import console
 
-__all__ = ["run_features"]
+__all__ = ["keep_logs", "run_features"]
 
 ROOT = Path(__file__).parents[1]
 LOG_LINES = 2000
@@ -42,7 +42,7 @@ def run_features(settings: Settings, *, keep: bool, only: str) -> ExitCode:
     finally:
         try:
             if run.began and code != ExitCode.PASSED:
-                _keep_logs(cluster, report / "logs")
+                keep_logs(cluster, report / "logs")
         finally:
             if run.began and not stays:
                 interrupted = "Interrupted: taking" if isinstance(run.stopped_by, KeyboardInterrupt) else "Taking"
@@ -154,7 +154,7 @@ def _code_of(error: BaseException) -> ExitCode:
     return ExitCode.FAILED if isinstance(error, AssertionError | pytest.fail.Exception) else ExitCode.BUG
 
 
-def _keep_logs(cluster: LocalCluster, folder: Path) -> None:
+def keep_logs(cluster: LocalCluster, folder: Path) -> None:
     """The end of each component's log, for whoever reads the report when the cluster is gone."""
     if not cluster.folder.exists():
         return

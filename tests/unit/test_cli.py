@@ -58,7 +58,7 @@ def test_what_is_excepted_from_proxies_stays_so(
 def test_help_names_every_command(state: Path) -> None:
     result = virtflow(state, "--help")
     assert result.returncode == 0
-    for command in ("up", "status", "logs", "down", "e2e", "load", "journey", "bench", "doctor"):
+    for command in ("up", "status", "logs", "down", "e2e", "load", "journey", "bench", "torture", "doctor"):
         assert f" {command} " in result.stdout
     assert not state.exists()
 
@@ -72,6 +72,7 @@ def test_help_names_every_command(state: Path) -> None:
         ["e2e", "extra"],
         ["load", "--users", "none"],
         ["journey", "--tenants", "0"],
+        ["torture", "--kills", "0"],
     ],
 )
 def test_wrong_usage_ends_with_2_and_says_what_is_wrong(state: Path, arguments: list[str]) -> None:
