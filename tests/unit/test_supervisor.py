@@ -1,9 +1,11 @@
 """The real supervisord with small programs."""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -291,6 +293,43 @@ def test_a_program_that_supervisord_does_not_know_cannot_be_restarted(supervisor
     supervisor.configure([])
     with pytest.raises(ClusterError, match="ghost"):
         supervisor.restart("ghost")
+
+
+ANSWER_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\n"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"",
+        b"HTTP/1.1 2",
+        ANSWER_HEAD + b"Content-Length: 100\r\n\r\n<?xml version='1.0'?>",
+        # Without a length, its end is where the connection ends.
+        ANSWER_HEAD + b"\r\n<?xml version='1.0'?><methodResponse><par",
+        b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+def test_a_supervisord_that_is_killed_in_the_middle_of_an_answer_gave_none(
+    supervisor: Supervisor, folder: Path, part: bytes
+) -> None:
+    supervisor.configure([python("one", SLEEPS)])
+    (folder / "supervisor.sock").unlink()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(folder / "supervisor.sock"))
+        server.listen()
+        server.settimeout(LIMIT)
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(part)
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        states = programs_of(supervisor)
+        answering.join()
+    assert [(state.name, state.state) for state in states] == [("one", "STOPPED")]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"one": {"lives": 9}}', '{"one": 1}'])

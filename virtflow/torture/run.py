@@ -5,13 +5,13 @@ import os
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from clusters.local import LocalCluster
-from virtflow.errors import InfrastructureError
+from virtflow.errors import InfrastructureError, InputError
 from virtflow.exit_codes import ExitCode, worst
 from virtflow.interrupts import undo
 from virtflow.kube import KubeClient
@@ -32,14 +32,19 @@ JOURNEYS_END_WITHIN = timedelta(minutes=20)
 LARGEST_SEED = 1_000_000
 
 
-def run_torture(settings: Settings, *, kills: int, seed: int | None, journeys: int) -> ExitCode:
-    """Torture and report; return the exit code. `journeys` are on their way at a time, one of them with load."""
+def run_torture(
+    settings: Settings, *, kills: int, seed: int | None, journeys: int, only: Collection[str] = ()
+) -> ExitCode:
+    """Torture and report; return the exit code. `journeys` are on their way at a time, one of them with load.
+
+    Killed are the programs named in `only`, or all.
+    """
     seed = secrets.randbelow(LARGEST_SEED) if seed is None else seed
     run_id = datetime.now(UTC).strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
     report = Path.cwd() / "reports" / f"torture-{run_id}"
     report.mkdir(parents=True)
     cluster = LocalCluster(settings.model_copy(update={"cluster": f"{settings.cluster}-torture"}))
-    console.print(f"Seed {seed}; `virtflow torture --kills {kills} --seed {seed} --journeys {journeys}` repeats it.")
+    console.print(f"Seed {seed}: with --seed {seed} the same programs are killed in the same order.")
     cluster.down()
     began = time.monotonic()
     result = None
@@ -47,23 +52,30 @@ def run_torture(settings: Settings, *, kills: int, seed: int | None, journeys: i
     try:
         cluster.up()
         ports = ports_of(cluster.folder)
+        plan = plan_kills(seed, kills, _victims(cluster, only))
         with answering():
-            result = asyncio.run(_torture(cluster, run_id, kills, seed, journeys))
+            result = asyncio.run(_torture(cluster, run_id, plan, journeys))
     finally:
         if result is None or result.problems or result.left:
             keep_logs(cluster, report / "logs")
         undo(f"Taking down cluster {cluster.name}", cluster.down)
         console.print(f"\nReport: {report}", markup=False)
     took = timedelta(seconds=time.monotonic() - began)
-    result = replace(result, took=took, left=[*result.left, *left_on_machine(cluster.folder, ports)])
-    write_result(report, result)
+    result = replace(result, left=[*result.left, *left_on_machine(cluster.folder, ports)])
+    write_result(report, result, seed, took)
     _print(result)
     return worst([*([ExitCode.FAILED] if result.problems else []), *([ExitCode.LEFT_BEHIND] if result.left else [])])
 
 
-async def _torture(cluster: LocalCluster, run_id: str, kills: int, seed: int, at_once: int) -> Tortured:
-    plan = plan_kills(seed, kills, [each.name for each in cluster.status()])
-    with phase(f"{kills} kills, {at_once} journeys at a time") as show:
+def _victims(cluster: LocalCluster, only: Collection[str]) -> list[str]:
+    there = [each.name for each in cluster.status()]
+    if unknown := sorted(set(only) - set(there)):
+        raise InputError(f"There is no program {', '.join(unknown)} to kill. There are: {', '.join(there)}.")
+    return [name for name in there if name in only or not only]
+
+
+async def _torture(cluster: LocalCluster, run_id: str, plan: Sequence[Kill], at_once: int) -> Tortured:
+    with phase(f"{len(plan)} kills, {at_once} journeys at a time") as show:
         killed, journeys = await _kill_on_the_way(cluster, run_id, plan, at_once, show)
     namespaces = {journey.namespace for journey in journeys}
     endpoints = cluster.endpoints()
@@ -71,9 +83,7 @@ async def _torture(cluster: LocalCluster, run_id: str, kills: int, seed: int, at
         left = await left_in_cluster(kube, run_id, namespaces)
     problems, notes = unlike_one_create(endpoints.audit_log, namespaces)
     failed = [f"{each.journey.tenant} {each.journey.failure}" for each in journeys if each.journey.failure]
-    return Tortured(
-        run_id, seed, timedelta(), killed, journeys, [*failed, *problems], left, [*notes, *_deaths(cluster, killed)]
-    )
+    return Tortured(killed, journeys, [*failed, *problems], left, [*notes, *_deaths(cluster, killed)])
 
 
 async def _kill_on_the_way(

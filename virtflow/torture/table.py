@@ -31,9 +31,6 @@ STEPS = {
 class Tortured:
     """One run, all of it."""
 
-    run: str
-    seed: int
-    took: timedelta
     killed: list[Killed]
     journeys: list[Travelled]
     problems: list[str] = field(default_factory=list)
@@ -77,15 +74,14 @@ def table_of(result: Tortured) -> Table:
     return table
 
 
-def markdown_of(result: Tortured) -> str:
+def markdown_of(result: Tortured, seed: int, took: timedelta) -> str:
     """The same for a page, with what the run was and what was wrong with it."""
     titles, *rows = rows_of(result)
     lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
     found = [f"- {line}" for line in (*result.problems, *result.left, *result.notes)]
     return "\n".join(
         [
-            f"Seed {result.seed}: {len(result.killed)} kills, {len(result.journeys)} journeys, "
-            f"{result.took.total_seconds():.0f} s.",
+            f"Seed {seed}: {len(result.killed)} kills, {len(result.journeys)} journeys, {took.total_seconds():.0f} s.",
             "",
             *(f"| {' | '.join(line)} |" for line in lines),
             *(["", *found] if found else []),
@@ -94,7 +90,7 @@ def markdown_of(result: Tortured) -> str:
     )
 
 
-def write_result(folder: Path, result: Tortured) -> None:
+def write_result(folder: Path, result: Tortured, seed: int, took: timedelta) -> None:
     """torture.md, and torture.json with every kill and every journey; durations in ISO 8601."""
-    (folder / "torture.md").write_text(markdown_of(result))
+    (folder / "torture.md").write_text(markdown_of(result, seed, took))
     (folder / "torture.json").write_bytes(TypeAdapter(Tortured).dump_json(result, indent=2))
