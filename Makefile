@@ -1,7 +1,8 @@
 # Every target makes what it needs first: the virtual environment here, the toolchain in the user's cache.
 # Settings: TOOLCHAIN=auto|build|upstream|<folder>, MIRROR=<url>, CLUSTER=<name>, KEEP=1, V=1 (tracebacks); of load:
-# USERS=<number>, DURATION=<seconds>; of journey: TENANTS=<number>, LOAD=0, USERS=<number>; of bench: MOST=<number>;
-# of torture: KILLS, SEED, JOURNEYS=<number>; of conformance: AGAINST=<kubeconfig>, AUDIT_LOG=<file>.
+# USERS=<number>, DURATION=<seconds>; of journey: TENANTS=<number>, LOAD=0, USERS=<number>; of gc: RUN=<id>, DELETE=1;
+# of bench: MOST=<number>; of torture: KILLS, SEED, JOURNEYS=<number>; of conformance: AGAINST=<kubeconfig>,
+# AUDIT_LOG=<file>.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,7 +13,7 @@ export VIRTFLOW_CLUSTER := $(or $(CLUSTER),local)
 export VIRTFLOW_KEEP := $(or $(KEEP),0)
 export VIRTFLOW_VERBOSE := $(or $(V),0)
 
-.PHONY: e2e test explore attack conformance up down status logs load journey bench torture doctor lint format
+.PHONY: e2e test explore attack conformance up down status logs load journey gc bench torture doctor lint format
 
 e2e: .venv/ready
 	@$(BIN)/python -m virtflow e2e
@@ -43,6 +44,9 @@ load: .venv/ready
 journey: .venv/ready
 	@$(BIN)/python -m virtflow journey --tenants $(or $(TENANTS),1) --users $(or $(USERS),28) \
 		$(if $(filter 0,$(LOAD)),--no-load)
+
+gc: .venv/ready
+	@$(BIN)/python -m virtflow gc $(if $(RUN),--run $(RUN)) $(if $(filter 1,$(DELETE)),--delete)
 
 bench: .venv/ready
 	@$(BIN)/python -m virtflow bench --most $(or $(MOST),1000)

@@ -9,6 +9,7 @@ from temporalio import activity
 
 from activities.errors import gave_up, refusals_are_final
 from activities.heartbeat import heartbeating
+from activities.manifests import label
 from activities.strain import strain_of
 from virtflow.errors import VirtflowError
 from virtflow.kube import Informer, KubeClient, Object, Resource
@@ -117,7 +118,7 @@ class Autoscaling:
                 ) from None
 
     async def _apply(self, resource: Resource, body: Object, order: ReplicaSetOrder) -> None:
-        body["metadata"].setdefault("labels", {}).update(order.labels)
+        label(body, order.labels)
         await self._kube.apply(resource, body, order.namespace)
 
     async def _until(

@@ -18,6 +18,7 @@ from temporalio.exceptions import ApplicationError
 from activities.bearers import authorization
 from activities.errors import refusals_are_final
 from activities.heartbeat import heartbeating
+from activities.manifests import label
 from activities.tokens import LIFETIME, Tokens
 from clusters.endpoints import Endpoints
 from clusters.gateway import AUDIENCE
@@ -175,8 +176,8 @@ def _labelled(request: GatewayRequest) -> str:
     assert request.manifest is not None
     try:
         manifest = yaml.load(request.manifest, Loader=yaml.CSafeLoader)
-        manifest.setdefault("metadata", {}).setdefault("labels", {}).update(request.labels)
-    except (yaml.YAMLError, AttributeError):
+        label(manifest, request.labels)
+    except (yaml.YAMLError, AttributeError, TypeError):
         return request.manifest
     text: str = yaml.dump(manifest, Dumper=yaml.CSafeDumper, sort_keys=False)
     return text

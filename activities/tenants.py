@@ -27,6 +27,7 @@ from virtflow.kube.resources import (
     VMIS,
     VMS,
 )
+from virtflow.leftovers import what_holds
 from workflows.tenant_models import Tenant, TenantOrder
 
 __all__ = ["Tenants"]
@@ -154,14 +155,12 @@ class Tenants:
                 async with asyncio.timeout(GONE_LIMIT.total_seconds()):
                     await self._namespaces.wait_for("", order.namespace, lambda namespace: namespace is None)
             except TimeoutError:
-                raise gave_up(self._why_still_there(order.namespace)) from None
-
-    def _why_still_there(self, name: str) -> str:
-        namespace = self._namespaces.get("", name) or {}
-        conditions = namespace.get("status", {}).get("conditions", [])
-        said = "; ".join(condition["message"] for condition in conditions if condition["status"] == "True")
-        seconds = GONE_LIMIT.total_seconds()
-        return f"Namespace {name} is not gone {seconds:.0f} s after its deletion: {said or 'no reason given'}"
+                namespace = self._namespaces.get("", order.namespace) or deleted
+                seconds = GONE_LIMIT.total_seconds()
+                raise gave_up(
+                    f"Namespace {order.namespace} is not gone {seconds:.0f} s after its deletion: "
+                    f"{await what_holds(self._kube, namespace)}"
+                ) from None
 
 
 def _named(name: str, order: TenantOrder) -> Object:

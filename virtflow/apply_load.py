@@ -23,6 +23,7 @@ from virtflow.sequence.scale import current_utilization
 from virtflow.temporal import TASK_QUEUE, answering, connect
 from virtflow.terminal import console, phase
 from workflows.failures import words_of
+from workflows.labels import labels_of
 from workflows.models import LoadOrder, ReplicaSetOrder, ReplicaSetRef, ScenarioOrder
 from workflows.scenario import Scenario
 from workflows.tenant_models import TenantOrder
@@ -49,7 +50,7 @@ async def _apply_load(endpoints: Endpoints, folder: Path, users: int, duration: 
     name = f"load-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}"
     temporal = await connect(endpoints)
     # It must outlive the load, during which nobody speaks to it.
-    order = ScenarioOrder(name, "load", name, {"virtflow.io/run": name}, duration + timedelta(minutes=10))
+    order = ScenarioOrder(name, "load", name, labels_of(name), duration + timedelta(minutes=10))
     session = await temporal.start_workflow(Scenario.run, order, id=name, task_queue=TASK_QUEUE)
     try:
         with phase("Making a replica set with an autoscaler"):

@@ -1,9 +1,10 @@
-"""The command line: `virtflow up | status | logs | down | e2e | load | journey | bench | torture | doctor`."""
+"""The command line: `virtflow up | status | logs | down | e2e | load | journey | gc | bench | torture | doctor`."""
 
 import logging
 import os
 import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -143,6 +144,24 @@ def journey(
     from virtflow.journey import run_journeys
 
     raise typer.Exit(run_journeys(_settings(), tenants=tenants, users=users if load else None))
+
+
+@app.command(epilog=EXIT_CODES)
+def gc(
+    run: Annotated[
+        list[str] | None, typer.Option(help="Only what this run left; may be given more than once.")
+    ] = None,
+    delete: Annotated[bool, typer.Option("--delete", help="Remove it, and wait until it is gone.")] = False,
+    kubeconfig: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Of another cluster than the local one."),
+    ] = None,
+    verbose: Verbose = False,
+) -> None:
+    """List what runs have left in the cluster, found by its labels, and remove it with --delete."""
+    from virtflow.gc import collect_garbage
+
+    raise typer.Exit(collect_garbage(_settings(), runs=run or [], delete=delete, kubeconfig=kubeconfig))
 
 
 @app.command()

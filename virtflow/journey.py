@@ -5,7 +5,6 @@ The workflows need nobody: if this process is killed they go on to their end and
 
 import asyncio
 import contextlib
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from virtflow.temporal import TASK_QUEUE, answering, connect, patiently
 from virtflow.terminal import console, phase
 from workflows.failures import words_of
 from workflows.journey_models import JourneyLoad, JourneyOrder, JourneyPhase, TenantJourneyOutcome
+from workflows.labels import SCENARIO, labels_of
 from workflows.tenant_journey import PHASE, TenantJourney
 from workflows.tenant_models import TenantOrder
 
@@ -88,9 +88,8 @@ def journey_order(run_id: str, number: int, users: int | None) -> tuple[str, Jou
         )
     name = f"tenant-{number:03}"
     workflow_id = f"{run_id}/journey/{name}"
-    digest = hashlib.sha256(workflow_id.encode()).hexdigest()[:8]
-    labels = {"virtflow.io/run": run_id, "virtflow.io/scenario": digest}
-    tenant = TenantOrder(name, f"{name}-{digest}", labels)
+    labels = labels_of(workflow_id)
+    tenant = TenantOrder(name, f"{name}-{labels[SCENARIO]}", labels)
     return workflow_id, JourneyOrder(tenant, read("test-vm.yaml"), PHASE_LIMIT, load)
 
 

@@ -14,8 +14,9 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from pytest_bdd.parser import Feature, Step
 from pytest_bdd.parser import Scenario as GherkinScenario
 from pytest_bdd.scenario import scenario_wrapper_template_registry
-from temporalio.client import Client, WorkflowHandle, WorkflowUpdateFailedError
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
 from temporalio.exceptions import ApplicationError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.workflow import UpdateMethodMultiParam
 
 from clusters.endpoints import Endpoints
@@ -26,9 +27,11 @@ from tests.e2e.report import Report
 from tests.e2e.steps import *  # noqa: F403  pytest-bdd finds steps by their names in the conftest
 from tests.e2e.steps.world import FEATURES
 from virtflow.errors import InfrastructureError, InputError, explain
+from virtflow.leftovers import sweep
 from virtflow.temporal import TASK_QUEUE, answering, connect
 from virtflow.terminal import console, phase
 from workflows.failures import root_cause, words_of
+from workflows.labels import SCENARIO, labels_of
 from workflows.models import ScenarioOrder
 from workflows.options import IDLE_TIMEOUT
 from workflows.scenario import Scenario
@@ -69,7 +72,7 @@ class Session:
 
     def namespace_of(self, begin: str) -> str:
         """A tenant's own namespace in this scenario: derived, so that a repeated step finds it."""
-        return f"{begin}-{self._order.labels['virtflow.io/scenario']}"
+        return f"{begin}-{self._order.labels[SCENARIO]}"
 
     def entered(self, step: Step) -> None:
         """Which step speaks next: part of its update's id."""
@@ -91,11 +94,24 @@ class Session:
 
     def end(self) -> None:
         """End the scenario: everything it made is undone, while the next one is on its way."""
-        talk(self._portal, STEP_LIMIT, lambda: self._handle.signal(Scenario.end))
 
-    def left(self) -> list[str]:
+        async def end() -> None:
+            try:
+                await self._handle.signal(Scenario.end)
+            except RPCError as error:
+                # It has ended: somebody has cancelled or terminated it.
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    raise
+
+        talk(self._portal, STEP_LIMIT, end)
+
+    def left(self, kubeconfig: Path) -> list[str]:
         """Wait until the scenario is undone, and say what could not be."""
-        return talk(self._portal, UNDONE_LIMIT, self._handle.result)
+        try:
+            return talk(self._portal, UNDONE_LIMIT, self._handle.result)
+        except WorkflowFailureError:
+            # Terminated from outside, say, it has undone nothing.
+            return self._portal.call(sweep, kubeconfig, f"{SCENARIO}={self._order.labels[SCENARIO]}")
 
 
 def talk(portal: BlockingPortal, limit: timedelta, call: Callable[[], Awaitable[Result]]) -> Result:
@@ -175,14 +191,14 @@ def report(pytestconfig: pytest.Config) -> Report:
 
 
 @pytest.fixture(scope="session")
-def sessions(request: pytest.FixtureRequest, temporal: Client) -> Iterator[list[Session]]:
+def sessions(request: pytest.FixtureRequest, temporal: Client, endpoints: Endpoints) -> Iterator[list[Session]]:
     """Every session of this run, for the last test to see them undone. An interrupted run has no last test."""
     sessions: list[Session] = []
     yield sessions
     interrupted = request.session.exitstatus == pytest.ExitCode.INTERRUPTED
     if interrupted and request.config.getoption("--virtflow-await-undone"):
         with phase("Interrupted: undoing what the scenarios made"):
-            left = [line for session in sessions for line in session.left()]
+            left = [line for session in sessions for line in session.left(endpoints.kubeconfig)]
         if left:
             console.print("Cleanup left something behind: " + "; ".join(left), style="red", markup=False)
 
@@ -202,10 +218,7 @@ def session(
         run_id=run_id,
         feature=scenario.feature.name or "",
         scenario=scenario.name,
-        labels={
-            "virtflow.io/run": run_id,
-            "virtflow.io/scenario": hashlib.sha256(workflow_id.encode()).hexdigest()[:8],
-        },
+        labels=labels_of(workflow_id),
         idle_timeout=IDLE_TIMEOUT,
     )
 

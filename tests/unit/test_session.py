@@ -1,6 +1,7 @@
 """What a step's failure is: about what is tested, or about what the tests stand on."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -14,6 +15,8 @@ from virtflow.errors import InfrastructureError
 from workflows.models import ScenarioOrder
 from workflows.options import IDLE_TIMEOUT
 from workflows.scenario import Scenario
+
+NOWHERE = Path("kubeconfig")
 
 
 class FailingHandle:
@@ -74,7 +77,7 @@ def test_without_temporal_it_is_infrastructure(portal: BlockingPortal) -> None:
     words = r"^Temporal gave no answer \(UNAVAILABLE: connection refused\)\. .*virtflow logs temporal"
     with pytest.raises(InfrastructureError, match=words):
         session(portal, error).ask(Scenario.list_virtual_machines, "namespace")
-    for ending in (session(portal, error).end, session(portal, error).left):
+    for ending in (session(portal, error).end, lambda: session(portal, error).left(NOWHERE)):
         with pytest.raises(InfrastructureError, match=words):
             ending()
 
@@ -83,4 +86,4 @@ def test_a_silent_worker_is_infrastructure(portal: BlockingPortal) -> None:
     with pytest.raises(InfrastructureError, match=r"^The worker gave no answer for 45 minutes\."):
         session(portal, TimeoutError()).ask(Scenario.list_virtual_machines, "namespace")
     with pytest.raises(InfrastructureError, match=r"^The worker gave no answer for 15 minutes\."):
-        session(portal, TimeoutError()).left()
+        session(portal, TimeoutError()).left(NOWHERE)

@@ -228,7 +228,7 @@ def test_the_table_tells_who_was_killed_where_journeys_were_and_how_they_ended()
 def test_the_report_has_the_seed_the_problems_and_all_of_it_raw(tmp_path: Path) -> None:
     page = markdown_of(RESULT, 7, seconds(60))
     assert page.splitlines()[:3] == [
-        "Seed 7: 3 kills, 2 journeys, 60 s.",
+        "3 kills of seed 7, 2 journeys, 60 s.",
         "",
         "| killed | times | back after | start | scale in | journeys |",
     ]

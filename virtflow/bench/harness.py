@@ -11,6 +11,7 @@ from temporalio.client import Client
 from virtflow.errors import VirtflowError
 from virtflow.temporal import TASK_QUEUE
 from workflows.create_vm import CreateVirtualMachine
+from workflows.labels import labels_of
 from workflows.models import VirtualMachineOrder
 from workflows.tenant_models import Tenant
 
@@ -46,8 +47,8 @@ async def create_machines(
 
 async def create_machine(temporal: Client, run: str, tenant: Tenant, name: str) -> Created:
     """One, and when its workflow was told that it runs and went on to its next step."""
-    order = VirtualMachineOrder(tenant, machine_manifest(name), {"virtflow.io/run": "bench"}, RUNNING_WITHIN)
     workflow_id = f"{run}/{tenant.name}/{name}"
+    order = VirtualMachineOrder(tenant, machine_manifest(name), labels_of(workflow_id), RUNNING_WITHIN)
     created = await temporal.execute_workflow(CreateVirtualMachine.run, order, id=workflow_id, task_queue=TASK_QUEUE)
     if created.machine is None or created.running_at is None:
         raise VirtflowError(f"{name} was refused: {created.answer.message}")

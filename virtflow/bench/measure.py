@@ -17,6 +17,7 @@ from virtflow.journey import journey_orders, travel
 from virtflow.temporal import connect
 from virtflow.terminal import phase
 from workflows.journey_models import JourneyPhase
+from workflows.labels import labels_of
 from workflows.tenant_models import Tenant, TenantOrder
 
 __all__ = ["Bench"]
@@ -124,7 +125,7 @@ class Bench:
             assert all(journey.failure == "" for journey in journeys), journeys
             harness.append(self._running_and_gone(began, [order.tenant for order in orders.values()]))
             began = datetime.now().astimezone()
-            tenants = [_tenant_order(f"bare-{self._run}-{number}", each) for each in range(PARALLEL)]
+            tenants = [_tenant_order(self._run, f"bare-{number}", each) for each in range(PARALLEL)]
             with phase(f"{PARALLEL} tenants, by a bare client"):
                 await asyncio.gather(*(self._bare_journey(tenant) for tenant in tenants))
             bare.append(self._running_and_gone(began, tenants))
@@ -213,7 +214,7 @@ class Bench:
         return measured
 
     async def _with_tenants(self, name: str, count: int, use: "Use") -> None:
-        orders = [_tenant_order(f"{name}-{self._run}", number) for number in range(count)]
+        orders = [_tenant_order(self._run, name, number) for number in range(count)]
         try:
             await use([await self._bare.create_tenant(order) for order in orders])
         finally:
@@ -223,8 +224,9 @@ class Bench:
 Use = Callable[[list[Tenant]], Awaitable[object]]
 
 
-def _tenant_order(name: str, number: int) -> TenantOrder:
-    return TenantOrder(f"{name}-{number:02}", f"{name}-{number:02}", {"virtflow.io/run": "bench"})
+def _tenant_order(run: str, what: str, number: int) -> TenantOrder:
+    name = f"{what}-{run}-{number:02}"
+    return TenantOrder(name, name, labels_of(f"{run}/{name}"))
 
 
 def _seconds(begin: datetime | None, end: datetime | None) -> float:

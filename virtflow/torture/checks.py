@@ -3,24 +3,31 @@
 The programs that were killed are not asked, nor what the workflows believe to have done.
 """
 
+import asyncio
 import contextlib
 import json
+import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import psutil
 
-from virtflow.kube import KubeClient, Object, Resource
+from virtflow.kube import NO_ANSWER, KubeClient, KubeError, describe
+from virtflow.kube.inventory import Inventory, take_inventory
 from virtflow.kube.resources import PODS, VMIS, VMS
 from virtflow.sequence.audit import EVENT_START, Write, write_of
 from virtflow.sequence.tail import Tail, whole_records
+from workflows.labels import RUN
 
 __all__ = ["left_in_cluster", "left_on_machine", "ports_of", "unlike_one_create"]
 
-RUN_LABEL = "virtflow.io/run"
 MACHINE = "test-vm"
 """The one virtual machine of each journey."""
+ANSWERS_WITHIN = timedelta(seconds=60)
+"""The kube-apiserver, and whoever serves an API behind it: the last kill may have been a moment ago."""
+LOOK_EVERY = timedelta(seconds=1)
 
 
 def unlike_one_create(audit_log: Path, namespaces: Collection[str]) -> tuple[list[str], list[str]]:
@@ -69,34 +76,24 @@ def _writes(audit_log: Path) -> Iterator[Write]:
 
 
 async def left_in_cluster(kube: KubeClient, run_id: str, namespaces: Collection[str]) -> list[str]:
-    """Objects of any kind that bear the run's label or are in one of its namespaces."""
-    left = []
-    for resource in await _stored(kube):
-        for obj in await kube.list(resource):
-            meta = obj["metadata"]
-            is_own = meta.get("labels", {}).get(RUN_LABEL) == run_id
-            if is_own or meta.get("namespace") in namespaces or meta["name"] in namespaces:
-                left.append(f"{resource.kind} {'/'.join(filter(None, (meta.get('namespace'), meta['name'])))}")
-    return sorted(set(left))
+    """Objects of any kind that bear the run's label or are in one of its namespaces; and kinds nobody answers for."""
+    deadline = time.monotonic() + ANSWERS_WITHIN.total_seconds()
+    # The API tells nobody when it is whole again.
+    while (inventory := await _inventory(kube)).unseen and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(LOOK_EVERY.total_seconds())
+    left = [
+        str(found)
+        for found in inventory.objects
+        if found.labels.get(RUN) == run_id or {found.namespace, found.name} & set(namespaces)
+    ]
+    return [*left, *(f"nobody knows whether there are {kind}" for kind in inventory.unseen)]
 
 
-async def _stored(kube: KubeClient) -> list[Resource]:
-    """Every kind of object that the kube-apiserver lists, by its own account."""
-    groups: list[Object] = (await kube.request("GET", "/apis"))["groups"]
-    versions = ["v1", *(group["preferredVersion"]["groupVersion"] for group in groups)]
-    found = []
-    for group_version in versions:
-        group, _, version = group_version.rpartition("/")
-        # What metrics-server lists is computed from what there is.
-        if group == "metrics.k8s.io":
-            continue
-        answer = await kube.request("GET", f"/apis/{group_version}" if group else f"/api/{version}")
-        found += [
-            Resource(group, version, each["name"], each["kind"], namespaced=each["namespaced"])
-            for each in answer["resources"]
-            if "list" in each["verbs"] and "/" not in each["name"]
-        ]
-    return found
+async def _inventory(kube: KubeClient) -> Inventory:
+    try:
+        return await take_inventory(kube)
+    except (KubeError, *NO_ANSWER) as error:
+        return Inventory(unseen=[f"objects of any kind ({describe(error)})"])
 
 
 def ports_of(folder: Path) -> list[int]:

@@ -79,9 +79,10 @@ def markdown_of(result: Tortured, seed: int, took: timedelta) -> str:
     titles, *rows = rows_of(result)
     lines = [titles, ["---", *["---:"] * (len(titles) - 1)], *rows]
     found = [f"- {line}" for line in (*result.problems, *result.left, *result.notes)]
+    seconds = took.total_seconds()
     return "\n".join(
         [
-            f"Seed {seed}: {len(result.killed)} kills, {len(result.journeys)} journeys, {took.total_seconds():.0f} s.",
+            f"{len(result.killed)} kills of seed {seed}, {len(result.journeys)} journeys, {seconds:.0f} s.",
             "",
             *(f"| {' | '.join(line)} |" for line in lines),
             *(["", *found] if found else []),
