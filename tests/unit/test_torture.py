@@ -96,33 +96,33 @@ def test_one_machine_one_instance_one_pod_is_what_there_should_be(tmp_path: Path
 @pytest.mark.parametrize(
     ("again", "said"),
     [
-        (MACHINE, "2 creates of virtualmachines test-vm"),
-        (INSTANCE, "2 creates of virtualmachineinstances test-vm"),
-        (created("pods", "virt-launcher-test-vm-y", uid="p-2", owner="i-1"), "2 creates of pods i-1"),
+        (MACHINE, f"2 creates of virtualmachines/{NAMESPACE}/test-vm"),
+        (INSTANCE, f"2 creates of virtualmachineinstances/{NAMESPACE}/test-vm"),
+        (created("pods", "virt-launcher-test-vm-y", uid="p-2", owner="i-1"), f"2 creates of pods/{NAMESPACE}/i-1"),
     ],
 )
 def test_what_was_created_twice_is_told(tmp_path: Path, again: bytes, said: str) -> None:
-    assert found(tmp_path, MACHINE, INSTANCE, POD, again) == ([f"{NAMESPACE}: {said}"], [])
+    assert found(tmp_path, MACHINE, INSTANCE, POD, again) == ([said], [])
 
 
 def test_another_machine_in_the_place_of_the_first_is_told(tmp_path: Path) -> None:
     other = created("virtualmachines", "test-vm", uid="u-2", verb="update", code=200)
-    assert found(tmp_path, MACHINE, other) == ([f"{NAMESPACE}: 2 virtual machines test-vm instead of one"], [])
+    assert found(tmp_path, MACHINE, other) == ([f"2 virtual machines called {NAMESPACE}/test-vm"], [])
 
 
 def test_a_machine_that_never_was_is_told(tmp_path: Path) -> None:
-    assert found(tmp_path, INSTANCE) == ([f"{NAMESPACE}: 0 virtual machines test-vm instead of one"], [])
+    assert found(tmp_path, INSTANCE) == ([f"no virtual machine in {NAMESPACE}"], [])
 
 
 def test_a_create_of_which_the_event_got_lost_is_told_from_none(tmp_path: Path) -> None:
     problems, notes = found(tmp_path, MACHINE[: len(MACHINE) // 2], STATUS)
     assert problems == []
-    assert notes == [f"{NAMESPACE}: the kube-apiserver died between storing test-vm and saying so"]
+    assert notes == [f"the kube-apiserver died between storing {NAMESPACE}/test-vm and saying so"]
 
 
 def test_a_create_behind_half_a_line_counts(tmp_path: Path) -> None:
     assert found(tmp_path, STATUS[:100] + MACHINE, MACHINE) == (
-        [f"{NAMESPACE}: 2 creates of virtualmachines test-vm"],
+        [f"2 creates of virtualmachines/{NAMESPACE}/test-vm"],
         [],
     )
 

@@ -23,41 +23,37 @@ from workflows.labels import RUN
 
 __all__ = ["left_in_cluster", "left_on_machine", "ports_of", "unlike_one_create"]
 
-MACHINE = "test-vm"
-"""The one virtual machine of each journey."""
+ONCE = (VMS.plural, VMIS.plural, PODS.plural)
 ANSWERS_WITHIN = timedelta(seconds=60)
 """The kube-apiserver, and whoever serves an API behind it: the last kill may have been a moment ago."""
 LOOK_EVERY = timedelta(seconds=1)
 
 
 def unlike_one_create(audit_log: Path, namespaces: Collection[str]) -> tuple[list[str], list[str]]:
-    """Of what was created but once in each journey's namespace: what was created more often, or never; and notes.
+    """What was created more often than once, or never, in a log of a cluster that had nothing else to do; and notes.
 
-    Once are a journey's virtual machine, the machine's instance, and the launcher pod of each instance.
+    Once are a virtual machine, its instance, and the launcher pod of each instance. Each of these namespaces, the
+    journeys', must have had a machine.
     """
     created: Counter[tuple[str, str, str]] = Counter()
-    uids: defaultdict[str, set[str]] = defaultdict(set)
+    uids: defaultdict[tuple[str, str], set[str]] = defaultdict(set)
     for write in _writes(audit_log):
-        if write.namespace not in namespaces or write.subresource or write.code >= 300:
+        if write.subresource or write.code >= 300:
             continue
-        if write.verb == "create":
+        if write.verb == "create" and write.resource in ONCE:
             of_what = write.owner.uid if write.resource == PODS.plural and write.owner else write.name
-            created[write.namespace, write.resource, of_what] += 1
-        if write.resource == VMS.plural and write.name == MACHINE and write.uid:
-            uids[write.namespace].add(write.uid)
-    kinds = (VMS.plural, VMIS.plural, PODS.plural)
-    problems = [
-        f"{namespace}: {count} creates of {resource} {key}"
-        for (namespace, resource, key), count in sorted(created.items())
-        if count > 1 and resource in kinds
+            created[write.resource, write.namespace, of_what] += 1
+        if write.resource == VMS.plural and write.uid:
+            uids[write.namespace, write.name].add(write.uid)
+    problems = [f"{count} creates of {'/'.join(key)}" for key, count in sorted(created.items()) if count > 1]
+    problems += [
+        f"{len(each)} virtual machines called {'/'.join(key)}" for key, each in uids.items() if len(each) > 1
     ]
-    notes = []
-    for namespace in sorted(namespaces):
-        if len(uids[namespace]) != 1:
-            problems.append(f"{namespace}: {len(uids[namespace])} virtual machines {MACHINE} instead of one")
-        elif not created[namespace, VMS.plural, MACHINE]:
-            # Stored, but killed before the event was written: the retry found it there.
-            notes.append(f"{namespace}: the kube-apiserver died between storing {MACHINE} and saying so")
+    without = set(namespaces) - {namespace for namespace, _ in uids}
+    problems += [f"no virtual machine in {namespace}" for namespace in sorted(without)]
+    # Stored, but killed before the event was written: the retry found it there.
+    unlogged = [key for key in uids if not created[VMS.plural, *key]]
+    notes = [f"the kube-apiserver died between storing {'/'.join(key)} and saying so" for key in unlogged]
     return problems, notes
 
 
@@ -75,8 +71,8 @@ def _writes(audit_log: Path) -> Iterator[Write]:
                     yield write
 
 
-async def left_in_cluster(kube: KubeClient, run_id: str, namespaces: Collection[str]) -> list[str]:
-    """Objects of any kind that bear the run's label or are in one of its namespaces; and kinds nobody answers for."""
+async def left_in_cluster(kube: KubeClient, namespaces: Collection[str]) -> list[str]:
+    """Objects of any kind that bear a run's label or are in one of these namespaces; and kinds nobody answers for."""
     deadline = time.monotonic() + ANSWERS_WITHIN.total_seconds()
     # The API tells nobody when it is whole again.
     while (inventory := await _inventory(kube)).unseen and time.monotonic() < deadline:  # noqa: ASYNC110
@@ -84,7 +80,7 @@ async def left_in_cluster(kube: KubeClient, run_id: str, namespaces: Collection[
     left = [
         str(found)
         for found in inventory.objects
-        if found.labels.get(RUN) == run_id or {found.namespace, found.name} & set(namespaces)
+        if RUN in found.labels or {found.namespace, found.name} & set(namespaces)
     ]
     return [*left, *(f"nobody knows whether there are {kind}" for kind in inventory.unseen)]
 

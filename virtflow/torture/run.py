@@ -80,7 +80,7 @@ async def _torture(cluster: LocalCluster, run_id: str, plan: Sequence[Kill], at_
     namespaces = {journey.namespace for journey in journeys}
     endpoints = cluster.endpoints()
     async with await KubeClient.connect(endpoints.kubeconfig) as kube:
-        left = await left_in_cluster(kube, run_id, namespaces)
+        left = await left_in_cluster(kube, namespaces)
     problems, notes = unlike_one_create(endpoints.audit_log, namespaces)
     failed = [f"{each.journey.tenant} {each.journey.failure}" for each in journeys if each.journey.failure]
     return Tortured(killed, journeys, [*failed, *problems], left, [*notes, *_deaths(cluster, killed)])
