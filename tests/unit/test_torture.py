@@ -19,12 +19,12 @@ from tests.unit.test_audit import event, line
 from virtflow.journey_report import Journey
 from virtflow.torture.checks import left_on_machine, unlike_one_create
 from virtflow.torture.kills import Killed
-from virtflow.torture.plan import KEEPERS, LONGEST_PAUSE, Kill, plan_kills
+from virtflow.torture.plan import ALONE, LONGEST_PAUSE, Kill, plan_kills
 from virtflow.torture.table import Tortured, markdown_of, rows_of, write_result
 from virtflow.torture.travel import EVIDENCE, Travelled
 from workflows.journey_models import JourneyPhase, TenantJourneyOutcome
 
-VICTIMS = ("etcd", "kube-apiserver", "temporal", "worker", "gateway", "load", *KEEPERS)
+VICTIMS = ("etcd", "kube-apiserver", "temporal", "worker", "gateway", "load", *ALONE)
 BEGAN = datetime(2026, 11, 23, 10, tzinfo=UTC)
 NAMESPACE = "tenant-001-abc"
 
@@ -44,8 +44,8 @@ def test_a_seed_is_a_plan_in_which_everybody_has_their_turn(seed: int, count: in
     assert all(timedelta() <= kill.pause <= LONGEST_PAUSE for kill in plan)
     for before, kill in pairwise(plan):
         assert kill.victim != before.victim
-        # Nobody would be left to bring anything back.
-        assert kill.recovered or not {kill.victim, before.victim} & set(KEEPERS)
+        # Of supervisord and its watch, nobody would be left to bring anything back.
+        assert kill.recovered or not {kill.victim, before.victim} & set(ALONE)
 
 
 def test_another_seed_is_another_plan() -> None:

@@ -12,6 +12,7 @@ import psutil
 from clusters.endpoints import ClusterError
 from clusters.local import ComponentStatus, LocalCluster
 from virtflow.torture.plan import Kill
+from virtflow.torture.runner import RUNNER, Runner
 
 __all__ = ["Killed", "await_recovered", "carry_out"]
 
@@ -27,10 +28,13 @@ class Killed:
     kill: Kill
     at: datetime
     back_after: timedelta
-    """Until the supervisor called a new process of it running: for most, when it has lived for three seconds."""
+    """Until the supervisor called a new process of it running: for most, when it has lived for three seconds.
+    Of a test runner, until its run was resumed and has ended."""
 
 
-async def carry_out(cluster: LocalCluster, plan: Sequence[Kill], show: Callable[[str], None]) -> list[Killed]:
+async def carry_out(
+    cluster: LocalCluster, runner: Runner, plan: Sequence[Kill], show: Callable[[str], None]
+) -> list[Killed]:
     """Kill as planned, and return when everything runs again. Raises ClusterError if something does not."""
     returning: list[asyncio.Task[Killed]] = []
     try:
@@ -38,6 +42,10 @@ async def carry_out(cluster: LocalCluster, plan: Sequence[Kill], show: Callable[
             show(f"kill {kill.number} of {len(plan)}: {kill.victim}")
             if kill.recovered:
                 await await_recovered(cluster)
+            if kill.victim == RUNNER:
+                returning.append(asyncio.create_task(_kill_runner(runner, kill)))
+                await returning[-1]
+                continue
             await asyncio.sleep(kill.pause.total_seconds())
             victim = await _next_process(cluster, kill.victim, but=None)
             at = datetime.now(UTC)
@@ -49,6 +57,10 @@ async def carry_out(cluster: LocalCluster, plan: Sequence[Kill], show: Callable[
     finally:
         for task in returning:
             task.cancel()
+
+
+async def _kill_runner(runner: Runner, kill: Kill) -> Killed:
+    return Killed(kill, *await runner.kill(kill.pause))
 
 
 async def await_recovered(cluster: LocalCluster) -> None:

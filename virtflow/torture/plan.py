@@ -9,10 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-__all__ = ["KEEPERS", "Kill", "plan_kills"]
+from virtflow.torture.runner import RUNNER
+
+__all__ = ["ALONE", "Kill", "plan_kills"]
 
 KEEPERS = ("supervisord", "crash-watch")
 """Each brings the other back. Killed at once, nobody is left to bring anything back but `virtflow up`."""
+ALONE = (*KEEPERS, RUNNER)
+"""Not within moments of another kill. A run that begins or is resumed needs a cluster that is up."""
 
 LONGEST_PAUSE = timedelta(seconds=4)
 AT_ONCE = 0.3
@@ -41,8 +45,8 @@ def plan_kills(seed: int, count: int, victims: Sequence[str]) -> list[Kill]:
     chance = random.Random(seed)
     kills: list[Kill] = []
     for number, victim in zip(range(1, count + 1), _dealt(chance, victims), strict=False):
-        beside_a_keeper = victim in KEEPERS or (kills != [] and kills[-1].victim in KEEPERS)
-        recovered = chance.random() >= AT_ONCE or beside_a_keeper
+        is_alone = victim in ALONE or (kills != [] and kills[-1].victim in ALONE)
+        recovered = chance.random() >= AT_ONCE or is_alone
         kills.append(Kill(number, victim, recovered, chance.random() * LONGEST_PAUSE))
     return kills
 

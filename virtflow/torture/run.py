@@ -22,6 +22,7 @@ from virtflow.terminal import console, errors, phase
 from virtflow.torture.checks import left_in_cluster, left_on_machine, ports_of, unlike_one_create
 from virtflow.torture.kills import Killed, await_recovered, carry_out
 from virtflow.torture.plan import Kill, plan_kills
+from virtflow.torture.runner import RUNNER, Runner
 from virtflow.torture.table import Tortured, table_of, write_result
 from virtflow.torture.travel import Travelled, travel_until
 
@@ -43,7 +44,8 @@ def run_torture(
     run_id = datetime.now(UTC).strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
     report = Path.cwd() / "reports" / f"torture-{run_id}"
     report.mkdir(parents=True)
-    cluster = LocalCluster(settings.model_copy(update={"cluster": f"{settings.cluster}-torture"}))
+    settings = settings.model_copy(update={"cluster": f"{settings.cluster}-torture"})
+    cluster = LocalCluster(settings)
     console.print(f"Seed {seed}: with --seed {seed} the same programs are killed in the same order.")
     cluster.down()
     began = time.monotonic()
@@ -54,7 +56,7 @@ def run_torture(
         ports = ports_of(cluster.folder)
         plan = plan_kills(seed, kills, _victims(cluster, only))
         with answering():
-            result = asyncio.run(_torture(cluster, run_id, plan, journeys))
+            result = asyncio.run(_torture(cluster, Runner(settings, report), run_id, plan, journeys))
     finally:
         if result is None or result.problems or result.left:
             keep_logs(cluster, report / "logs")
@@ -68,32 +70,41 @@ def run_torture(
 
 
 def _victims(cluster: LocalCluster, only: Collection[str]) -> list[str]:
-    there = [each.name for each in cluster.status()]
+    there = [*(each.name for each in cluster.status()), RUNNER]
     if unknown := sorted(set(only) - set(there)):
         raise InputError(f"There is no program {', '.join(unknown)} to kill. There are: {', '.join(there)}.")
     return [name for name in there if name in only or not only]
 
 
-async def _torture(cluster: LocalCluster, run_id: str, plan: Sequence[Kill], at_once: int) -> Tortured:
+async def _torture(
+    cluster: LocalCluster, runner: Runner, run_id: str, plan: Sequence[Kill], at_once: int
+) -> Tortured:
     with phase(f"{len(plan)} kills, {at_once} journeys at a time") as show:
-        killed, journeys = await _kill_on_the_way(cluster, run_id, plan, at_once, show)
+        killed, journeys = await _kill_on_the_way(cluster, runner, run_id, plan, at_once, show)
     namespaces = {journey.namespace for journey in journeys}
     endpoints = cluster.endpoints()
     async with await KubeClient.connect(endpoints.kubeconfig) as kube:
         left = await left_in_cluster(kube, namespaces)
     problems, notes = unlike_one_create(endpoints.audit_log, namespaces)
     failed = [f"{each.journey.tenant} {each.journey.failure}" for each in journeys if each.journey.failure]
-    return Tortured(killed, journeys, [*failed, *problems], left, [*notes, *_deaths(cluster, killed)])
+    return Tortured(
+        killed, journeys, [*failed, *runner.problems, *problems], left, [*notes, *_deaths(cluster, killed)]
+    )
 
 
 async def _kill_on_the_way(
-    cluster: LocalCluster, run_id: str, plan: Sequence[Kill], at_once: int, show: Callable[[str], None]
+    cluster: LocalCluster,
+    runner: Runner,
+    run_id: str,
+    plan: Sequence[Kill],
+    at_once: int,
+    show: Callable[[str], None],
 ) -> tuple[list[Killed], list[Travelled]]:
     temporal = await connect(cluster.endpoints())
     over = asyncio.Event()
     travelling = asyncio.create_task(travel_until(over, temporal, run_id, at_once))
     try:
-        killed = await carry_out(cluster, plan, show)
+        killed = await carry_out(cluster, runner, plan, show)
         over.set()
         show("until the last journeys have ended")
         async with asyncio.timeout(JOURNEYS_END_WITHIN.total_seconds()):
