@@ -68,6 +68,9 @@ class Runner:
             self.problems.append(f"{RUNNER} ended with {code}; {_said(folder)} has what it said")
         return at, timedelta(seconds=time.monotonic() - began)
 
+    def command(self, *options: str) -> list[str]:
+        return [sys.executable, "-m", "virtflow", "e2e", *options]
+
     @contextlib.asynccontextmanager
     async def _running(self, folder: Path, *options: str) -> AsyncIterator[Process]:
         environment = {
@@ -78,11 +81,7 @@ class Runner:
         }
         with _said(folder).open("ab") as said:
             process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "virtflow",
-                "e2e",
-                *options,
+                *self.command(*options),
                 cwd=folder,
                 env=environment,
                 stdout=said,
