@@ -1,8 +1,8 @@
 # Every target makes what it needs first: the virtual environment here, the toolchain in the user's cache.
 # Settings: TOOLCHAIN=auto|build|upstream|<folder>, MIRROR=<url>, CLUSTER=<name>, KEEP=1, V=1 (tracebacks); of load:
 # USERS=<number>, DURATION=<seconds>; of journey: TENANTS=<number>, LOAD=0, USERS=<number>; of gc: RUN=<id>, DELETE=1;
-# of bench: MOST=<number>; of torture: KILLS, SEED, JOURNEYS=<number>; of conformance: AGAINST=<kubeconfig>,
-# AUDIT_LOG=<file>.
+# of e2e: RESUME=<run>; of bench: MOST=<number>; of torture: KILLS, SEED, JOURNEYS=<number>; of conformance:
+# AGAINST=<kubeconfig>, AUDIT_LOG=<file>.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -13,10 +13,10 @@ export VIRTFLOW_CLUSTER := $(or $(CLUSTER),local)
 export VIRTFLOW_KEEP := $(or $(KEEP),0)
 export VIRTFLOW_VERBOSE := $(or $(V),0)
 
-.PHONY: e2e test explore attack conformance up down status logs load journey gc bench torture doctor lint format
+.PHONY: e2e test explore attack conformance up down status runs logs load journey gc bench torture doctor lint format
 
 e2e: .venv/ready
-	@$(BIN)/python -m virtflow e2e
+	@$(BIN)/python -m virtflow e2e $(if $(RESUME),--resume $(RESUME))
 
 test: lint
 	@$(BIN)/python -m pytest
@@ -32,7 +32,7 @@ conformance: .venv/ready
 	@$(BIN)/python -m pytest tests/conformance/test_situations.py $(if $(AGAINST),--kubeconfig $(AGAINST)) \
 		$(if $(AUDIT_LOG),--audit-log $(AUDIT_LOG))
 
-up down status: .venv/ready
+up down status runs: .venv/ready
 	@$(BIN)/python -m virtflow $@
 
 logs: .venv/ready

@@ -28,11 +28,16 @@ class Load:
 
     @activity.defn(name="run_load")
     async def run(self, run: LoadRun) -> LoadOutcome:
-        """Apply the load, when its turn comes, until its plan is over or `stop` was called."""
+        """Apply the load, when its turn comes, until its plan is over or `stop` was called.
+
+        A worker that ends leaves it as it is: the next one goes on with this very activity.
+        """
         plan = plan_of(run.load, self._endpoints)
         async with heartbeating():
             try:
-                result = await run_load(plan, self._folder_of(run), lambda _: None)
+                result = await run_load(
+                    plan, self._folder_of(run), lambda _: None, is_handed_on=activity.is_worker_shutdown
+                )
             except LoadError as error:
                 raise ApplicationError(str(error), type="LoadError", non_retryable=True) from error
         return outcome_of(result)

@@ -33,12 +33,19 @@ class LoadError(InfrastructureError):
     """The load itself did not work; says nothing about what was under load."""
 
 
-async def run_load(plan: LoadPlan, folder: Path, on_progress: Callable[[LoadProgress], None]) -> LoadResult:
+async def run_load(
+    plan: LoadPlan,
+    folder: Path,
+    on_progress: Callable[[LoadProgress], None],
+    *,
+    is_handed_on: Callable[[], bool] = lambda: False,
+) -> LoadResult:
     """Have the plan carried out, when its turn comes, to its end or until `stop_load(folder)`.
 
     `folder` is in the runner's folder and belongs to one run: called again for it, this takes up a run that goes
     on, and returns the result of one that ended. `on_progress` gets the newest window, about every second.
-    Cancelled, it ends the load, and returns when that sends nothing any more. Raises LoadError.
+    Cancelled, it ends the load, and returns when that sends nothing any more, unless `is_handed_on()` then: somebody
+    else will call this for the folder. Raises LoadError.
     """
     files = RunFiles(folder)
     resumed = put_plan(plan, files)
@@ -47,7 +54,7 @@ async def run_load(plan: LoadPlan, folder: Path, on_progress: Callable[[LoadProg
     try:
         await follow(plan, files, log, runner, on_progress)
     finally:
-        if not log.finished:
+        if not log.finished and not is_handed_on():
             # Whatever the reason: a load that nobody waits for would fall on the next scenario.
             await withdraw(files, log, runner)
     if not log.windows or log.waited is None:

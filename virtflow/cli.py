@@ -1,4 +1,4 @@
-"""The command line: `virtflow up | status | logs | down | e2e | load | journey | gc | bench | torture | doctor`."""
+"""The command line: `virtflow up | status | logs | down | e2e | runs | load | journey | gc | ...`."""
 
 import logging
 import os
@@ -108,13 +108,37 @@ def down(verbose: Verbose = False) -> None:
 def e2e(
     keep: Annotated[bool, typer.Option(help="Leave the cluster up afterwards.")] = False,
     feature: Annotated[str, typer.Option(help="Only scenarios whose feature or name holds this.")] = "",
+    resume: Annotated[
+        str, typer.Option(metavar="RUN", help="Go on with a run that was killed (`virtflow runs` lists them).")
+    ] = "",
     verbose: Verbose = False,
 ) -> None:
     """Run the features against the local cluster, which is brought up and taken down if it is not up."""
-    from virtflow.run import run_features
+    if feature and resume:
+        raise InputError("A run that is resumed goes on with the scenarios it began with: leave --feature out.")
+    from virtflow.run import resume_features, run_features
 
     settings = _settings()
-    raise typer.Exit(run_features(settings, keep=keep or settings.keep, only=feature))
+    keep = keep or settings.keep
+    code = resume_features(settings, resume, keep=keep) if resume else run_features(settings, keep=keep, only=feature)
+    raise typer.Exit(code)
+
+
+@app.command()
+def runs(verbose: Verbose = False) -> None:
+    """List the runs whose reports are here, newest first, and which of them can be resumed."""
+    from virtflow.runs import all_runs
+
+    found = all_runs(Path.cwd() / "reports")
+    if not found:
+        raise InputError("There are no runs in ./reports. `virtflow e2e` makes one.")
+    table = Table("RUN", "BEGAN", "STATE", "SCENARIOS", box=None, pad_edge=False)
+    for run in found:
+        began = run.record.began.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        table.add_row(run.record.id, began, run.state, f"{run.finished} of {run.record.scenarios}")
+    console.print(table)
+    if killed := [run.record.id for run in found if run.was_killed]:
+        console.print(f"\n`virtflow e2e --resume {killed[0]}` goes on with a run that was killed.", markup=False)
 
 
 @app.command()

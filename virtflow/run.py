@@ -1,28 +1,39 @@
 """One run of the features: pytest on tests/e2e, the cluster it needs, and the report it leaves.
 
-The cluster comes up after pytest has collected, so that nothing is started for a feature with a fault.
+The cluster comes up after pytest has collected, so that nothing is started for a feature with a fault. A run whose
+process was killed is carried out in the same way, but that its cluster must be there: what is finished is told by the
+journal, what was begun by Temporal.
 """
 
+import asyncio
 import os
 import shutil
 import time
-from collections.abc import Generator
-from datetime import UTC, datetime
+from collections.abc import Generator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from temporalio.client import WorkflowHandle
+from temporalio.service import RPCError, RPCStatusCode
 
+from clusters.endpoints import ClusterError, Endpoints
 from clusters.local import LocalCluster
-from virtflow.errors import VirtflowError
+from virtflow.errors import InfrastructureError, VirtflowError
 from virtflow.exit_codes import ExitCode, worst
 from virtflow.interrupts import undo
+from virtflow.runs import Run, RunRecord, digests
 from virtflow.settings import Settings
+from virtflow.temporal import answering, connect
 from virtflow.terminal import console
+from workflows.scenario import Scenario
 
-__all__ = ["keep_logs", "run_features"]
+__all__ = ["code_of", "keep_logs", "resume_features", "run_features"]
 
 ROOT = Path(__file__).parents[1]
 LOG_LINES = 2000
+TEMPORAL_LIMIT = timedelta(seconds=60)
+POLL = timedelta(milliseconds=200)
 
 
 def run_features(settings: Settings, *, keep: bool, only: str) -> ExitCode:
@@ -30,32 +41,81 @@ def run_features(settings: Settings, *, keep: bool, only: str) -> ExitCode:
 
     Raises what kept pytest from running the scenarios: an InputError before anything has been started.
     """
-    run_id = datetime.now(UTC).strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
-    report = Path.cwd() / "reports" / run_id
+    began = datetime.now(UTC)
+    run_id = began.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
     cluster = LocalCluster(settings)
-    run = _Run(cluster, report)
-    stays = keep or cluster.is_up()
-    began = time.monotonic()
-    code: ExitCode | None = None
+    record = RunRecord(run_id, cluster.name, began, only, stays=keep or cluster.is_up(), code=digests())
+    return _carry_out(Run(Path.cwd() / "reports" / run_id, record), cluster)
+
+
+def resume_features(settings: Settings, run_id: str, *, keep: bool) -> ExitCode:
+    """Go on with a run whose process was killed, on its own cluster, and report all of it.
+
+    Raises as above, and an InputError if it is not such a run, or was begun with other code or features, and a
+    ClusterError if its cluster is gone: all before anything has been started.
+    """
+    # Whoever lets the shell complete the name gives a path.
+    run = Run.load(Path.cwd() / "reports" / Path(run_id).name)
+    cluster = LocalCluster(settings.model_copy(update={"cluster": run.record.cluster}))
     try:
-        code = _run_pytest(run, run_id, only, stays)
+        run.take_up(digests())
+        if run.record.cluster_id and run.record.cluster_id != cluster.identity():
+            raise ClusterError(
+                f"Cluster {cluster.name}, on which run {run.record.id} was, is gone, and what its scenarios had made "
+                "with it: there is nothing to go on with. Start a new run: `virtflow e2e`."
+            )
+        if keep:
+            run.note(stays=True)
+        console.print(f"Run {run.record.id}: {run.finished} of {run.record.scenarios} scenarios were finished.")
+        return _carry_out(run, cluster)
+    finally:
+        run.release()
+
+
+def _carry_out(run: Run, cluster: LocalCluster) -> ExitCode:
+    plugin = _Plugin(cluster, run)
+    began = time.monotonic()
+    code = ExitCode.BUG
+    try:
+        code = _run_pytest(plugin)
+        return code
+    except BaseException as error:
+        code = code_of(error)
+        raise
     finally:
         try:
-            if run.began and code != ExitCode.PASSED:
-                keep_logs(cluster, report / "logs")
+            _wind_up(plugin, code)
         finally:
-            if run.began and not stays:
-                interrupted = "Interrupted: taking" if isinstance(run.stopped_by, KeyboardInterrupt) else "Taking"
-                undo(f"{interrupted} down cluster {cluster.name}", cluster.down)
-        if not run.began:
+            run.release()
+        if plugin.began:
+            console.print(f"\nReport: {run.folder}  ({time.monotonic() - began:.0f} s)", markup=False)
+
+
+def _wind_up(plugin: "_Plugin", code: ExitCode) -> None:
+    """Keep what is worth reading, and take the cluster down."""
+    run, cluster = plugin.run, plugin.cluster
+    if not plugin.began:
+        if not run.record.resumed:
             # pytest writes its own file also when it runs nothing.
-            shutil.rmtree(report, ignore_errors=True)
-        else:
-            console.print(f"\nReport: {report}  ({time.monotonic() - began:.0f} s)", markup=False)
-    return code
+            shutil.rmtree(run.folder, ignore_errors=True)
+        return
+    # First, because from here on there is nothing that could be resumed.
+    run.note(exit_code=code)
+    try:
+        if code != ExitCode.PASSED:
+            keep_logs(cluster, run.folder / "logs")
+    finally:
+        if not run.record.stays:
+            interrupted = "Interrupted: taking" if isinstance(plugin.stopped_by, KeyboardInterrupt) else "Taking"
+            try:
+                undo(f"{interrupted} down cluster {cluster.name}", cluster.down)
+            except BaseException as error:
+                run.note(exit_code=code_of(error))
+                raise
 
 
-def _run_pytest(run: "_Run", run_id: str, only: str, stays: bool) -> ExitCode:
+def _run_pytest(plugin: "_Plugin") -> ExitCode:
+    run, record = plugin.run, plugin.run.record
     arguments = [
         str(ROOT / "tests" / "e2e"),
         f"--rootdir={ROOT}",
@@ -72,50 +132,59 @@ def _run_pytest(run: "_Run", run_id: str, only: str, stays: bool) -> ExitCode:
         "-Wignore::pluggy.PluggyTeardownRaisedWarning",
         # Those of the project's own tests, which the terminal plugin knows.
         "--override-ini=addopts=--strict-markers",
-        f"--junitxml={run.report / 'junit.xml'}",
-        f"--virtflow-endpoints={run.cluster.folder / 'endpoints.json'}",
-        f"--virtflow-run={run_id}",
-        f"--virtflow-only={only}",
-        f"--virtflow-report={run.report}",
-        *(["--virtflow-await-undone"] if stays else []),
+        f"--junitxml={run.folder / 'junit.xml'}",
+        f"--virtflow-endpoints={plugin.cluster.folder / 'endpoints.json'}",
+        f"--virtflow-run={record.id}",
+        f"--virtflow-only={record.only}",
+        f"--virtflow-report={run.folder}",
+        *(["--virtflow-await-undone"] if record.stays else []),
     ]
-    ended = pytest.main(arguments, plugins=[run])
-    if run.stopped_by is not None:
-        raise run.stopped_by
-    run.blame_cluster()
-    code = worst(run.failures)
-    if ended != (pytest.ExitCode.TESTS_FAILED if run.failures else pytest.ExitCode.OK):
+    ended = pytest.main(arguments, plugins=[plugin])
+    if plugin.stopped_by is not None:
+        raise plugin.stopped_by
+    plugin.blame_cluster()
+    code = worst(plugin.failures)
+    if ended != (pytest.ExitCode.TESTS_FAILED if plugin.failures else pytest.ExitCode.OK):
         raise RuntimeError(f"pytest ended with {ended!r}, although this run's code is {code!r}")
     return code
 
 
-class _Run:
+class _Plugin:
     """A pytest plugin: brings the cluster up when there is something to run, and keeps what went wrong."""
 
-    def __init__(self, cluster: LocalCluster, report: Path) -> None:
+    def __init__(self, cluster: LocalCluster, run: Run) -> None:
         self.cluster = cluster
-        self.report = report
+        self.run = run
         self.began = False
         self.failures: list[ExitCode] = []
         self.stopped_by: BaseException | None = None
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtestloop(self) -> None:
+    def pytest_runtestloop(self, session: pytest.Session) -> None:
         if self.stopped_by is not None:
             return
-        self.report.mkdir(parents=True)
+        if not self.run.record.resumed:
+            self.run.begin()
         self.began = True
+        # But the last one, which sees that everything is undone.
+        self.run.note(scenarios=len(session.items) - 1)
         was_up = self.cluster.is_up()
-        self.cluster.up()
+        self.cluster.up(before_work=lambda endpoints: asyncio.run(_announce(endpoints, self.run.unfinished)))
         if was_up:
             self.cluster.restart_worker()
+        self.run.note(cluster_id=self.cluster.identity())
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Of a scenario that is only told again, what went wrong in it goes with the report."""
+        earlier: Sequence[ExitCode] = getattr(report, "exit_codes", ())
+        self.failures += earlier
 
     def pytest_exception_interact(
         self, call: pytest.CallInfo[object], report: pytest.CollectReport | pytest.TestReport
     ) -> None:
         assert call.excinfo is not None
         if isinstance(report, pytest.TestReport):
-            self.failures.append(_code_of(call.excinfo.value))
+            self.failures.append(code_of(call.excinfo.value))
         else:
             self._stop(call.excinfo.value)
 
@@ -148,9 +217,41 @@ class _Run:
         self.stopped_by = self.stopped_by or error
 
 
-def _code_of(error: BaseException) -> ExitCode:
+async def _announce(endpoints: Endpoints, sessions: Sequence[str]) -> None:
+    """Tell these sessions that they are not alone, before there is a worker: it would find the idle timer overdue.
+
+    Raises InfrastructureError if there is no Temporal within a minute: it may just have been started.
+    """
+    deadline = time.monotonic() + TEMPORAL_LIMIT.total_seconds()
+    while sessions:
+        try:
+            temporal = await connect(endpoints)
+            with answering():
+                for session in sessions:
+                    await _tell(temporal.get_workflow_handle_for(Scenario.run, session))
+        except InfrastructureError:
+            if time.monotonic() > deadline:
+                raise
+            await asyncio.sleep(POLL.total_seconds())
+        else:
+            return
+
+
+async def _tell(session: WorkflowHandle[Scenario, list[str]]) -> None:
+    try:
+        await session.signal(Scenario.resume)
+    except RPCError as error:
+        # Undone meanwhile, or never started: that is for its scenario to say.
+        if error.status is not RPCStatusCode.NOT_FOUND:
+            raise
+
+
+def code_of(error: BaseException) -> ExitCode:
+    """What an error that ends a scenario or a run makes of its exit code."""
     if isinstance(error, VirtflowError):
         return error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return ExitCode.INTERRUPTED
     return ExitCode.FAILED if isinstance(error, AssertionError | pytest.fail.Exception) else ExitCode.BUG
 
 

@@ -30,6 +30,7 @@ __all__ = [
     "ScaleState",
     "ScenarioOrder",
     "SettleWait",
+    "StepsTaken",
     "Verb",
     "VirtualMachineCreated",
     "VirtualMachineOrder",
@@ -340,3 +341,14 @@ class ScenarioOrder:
     scenario: str
     labels: dict[str, str]
     idle_timeout: timedelta
+
+
+@dataclass(frozen=True)
+class StepsTaken:
+    """How far a scenario's session is, by the ids of its updates."""
+
+    finished: list[str]
+    """In the order of their ends, however each ended."""
+    under_way: list[str]
+    is_over: bool
+    """Whether no step is taken any more: it is undone, or being undone."""

@@ -42,6 +42,7 @@ from workflows.models import (
     ReplicaSetOrder,
     ReplicaSetRef,
     ScenarioOrder,
+    StepsTaken,
     VirtualMachineCreated,
     VirtualMachineOrder,
     VirtualMachineRef,
@@ -67,7 +68,9 @@ class Scenario:
         self._ended = False
         self._spoken_to = 0
         # A dict for its order: a set of tasks has another in each replay.
-        self._steps: dict[asyncio.Task[object], None] = {}
+        self._steps: dict[asyncio.Task[object], str] = {}
+        """Those under way, each with the id of its update."""
+        self._finished: list[str] = []
         self._children = 0
         self._owners: dict[str, str] = {}
         """Of each namespace, the tenant whose it is."""
@@ -97,7 +100,8 @@ class Scenario:
                     timeout=self._idle_timeout,
                 )
             except TimeoutError:
-                if workflow.all_handlers_finished():
+                # A worker that was away hears of the timer and of who spoke meanwhile at the same moment.
+                if self._spoken_to == heard and workflow.all_handlers_finished():
                     workflow.logger.warning("nobody spoke to this scenario for %s, undoing", self._idle_timeout)
                     return
 
@@ -105,14 +109,15 @@ class Scenario:
     def _step(self) -> Iterator[None]:
         if self._ended:
             raise ApplicationError("This scenario has ended and is being undone.", type="Ended", non_retryable=True)
-        task = asyncio.current_task()
+        task, update = asyncio.current_task(), workflow.current_update_info()
         assert task is not None
+        assert update is not None
         self._spoken_to += 1
-        self._steps[task] = None
+        self._steps[task] = update.id
         try:
             yield
         finally:
-            del self._steps[task]
+            self._finished.append(self._steps.pop(task))
 
     @workflow.update
     async def create_tenant(self, order: TenantOrder) -> Tenant:
@@ -237,6 +242,15 @@ class Scenario:
     async def read_logs(self, request_id: str) -> LoggedReason:
         with self._step():
             return await workflow.execute_activity_method(Access.read_logs, request_id, **waiting(ASKED_WITHIN))
+
+    @workflow.query
+    def steps_taken(self) -> StepsTaken:
+        return StepsTaken(list(self._finished), list(self._steps.values()), self._ended)
+
+    @workflow.signal
+    def resume(self) -> None:
+        """Another test runner takes this scenario up: it is not alone."""
+        self._spoken_to += 1
 
     @workflow.signal
     def end(self) -> None:

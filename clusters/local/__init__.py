@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import hashlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,8 +62,18 @@ class LocalCluster:
     def is_up(self) -> bool:
         return self._endpoints_file.exists()
 
-    def up(self) -> Endpoints:
-        """Bring everything up, or the part of it that is not; return when all of it answers."""
+    def identity(self) -> str:
+        """Tells this cluster from an earlier and from a later one of its name: each has a CA of its own."""
+        try:
+            return hashlib.sha256(self.endpoints().ca_cert.read_bytes()).hexdigest()[:16]
+        except (ClusterError, FileNotFoundError):
+            return ""
+
+    def up(self, before_work: Callable[[Endpoints], None] = lambda _: None) -> Endpoints:
+        """Bring everything up, or the part of it that is not; return when all of it answers.
+
+        `before_work` is called when Temporal has been started, and before the worker is, unless it runs already.
+        """
         # Late, because a status or a `down` need not wait for what this imports.
         from clusters.local.start import start
 
@@ -71,7 +81,7 @@ class LocalCluster:
         toolchain = find_toolchain(settings.toolchain, settings.cache_home, settings.mirror)
         with self._alone():
             self._make_folder()
-            return start(self.name, self.folder, self._supervisor, toolchain, settings.nodes)
+            return start(self.name, self.folder, self._supervisor, toolchain, settings.nodes, before_work)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:

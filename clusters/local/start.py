@@ -1,6 +1,7 @@
 """Bringing a local cluster up: which programs start when, and what each of them needs before."""
 
 import asyncio
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -19,8 +20,15 @@ REQUEST_COST = timedelta(milliseconds=50)
 """CPU time that a request costs a guest."""
 
 
-def start(name: str, folder: Path, supervisor: Supervisor, toolchain: Toolchain, nodes: int) -> Endpoints:
-    """Start what does not run yet, and return when everything answers."""
+def start(
+    name: str,
+    folder: Path,
+    supervisor: Supervisor,
+    toolchain: Toolchain,
+    nodes: int,
+    before_work: Callable[[Endpoints], None],
+) -> Endpoints:
+    """Start what does not run yet, and return when everything answers. `before_work`: as `LocalCluster.up` says."""
     ports = Ports.choose(folder / "ports.json", in_use=supervisor.pid() is not None)
     kubernetes = Kubernetes(folder, ports)
     endpoints = _describe(name, kubernetes)
@@ -36,6 +44,7 @@ def start(name: str, folder: Path, supervisor: Supervisor, toolchain: Toolchain,
         supervisor.start(*CONTROL_PLANE, VIRT_API)
         asyncio.run(install(kubernetes, nodes))
         endpoints.save(folder / ENDPOINTS_FILE)
+        before_work(endpoints)
         supervisor.start()
     with phase("Waiting until everything answers") as show:
         asyncio.run(await_answers(kubernetes, endpoints, supervisor, show))

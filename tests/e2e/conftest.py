@@ -1,21 +1,27 @@
-"""Glue between pytest-bdd and Temporal: one durable session for each scenario, one line for each step."""
+"""Glue between pytest-bdd and Temporal: one durable session for each scenario, one line for each step.
+
+Of a run that was killed, the scenarios that had ended are told again, and the one that had begun is gone through from
+its first step: the session returns the results it has, so that all that follows finds what it found before.
+"""
 
 import hashlib
 import re
 import time
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 from anyio import fail_after
 from anyio.from_thread import BlockingPortal, start_blocking_portal
-from pytest_bdd.parser import Feature, Step
+from pytest_bdd.parser import Feature, ScenarioTemplate, Step
 from pytest_bdd.parser import Scenario as GherkinScenario
 from pytest_bdd.scenario import scenario_wrapper_template_registry
 from temporalio.client import Client, WorkflowFailureError, WorkflowHandle, WorkflowUpdateFailedError
-from temporalio.exceptions import ApplicationError
+from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.workflow import UpdateMethodMultiParam
 
@@ -24,10 +30,12 @@ from load.runner import LoadError
 from tests.e2e import steps
 from tests.e2e.check import check_features
 from tests.e2e.report import Report
+from tests.e2e.resume import ended_session, retold, steps_taken, undone_meanwhile
 from tests.e2e.steps import *  # noqa: F403  pytest-bdd finds steps by their names in the conftest
 from tests.e2e.steps.world import FEATURES
 from virtflow.errors import InfrastructureError, InputError, explain
 from virtflow.leftovers import sweep
+from virtflow.run import code_of
 from virtflow.temporal import TASK_QUEUE, answering, connect
 from virtflow.terminal import console, phase
 from workflows.failures import root_cause, words_of
@@ -39,6 +47,7 @@ from workflows.scenario import Scenario
 STEP_LIMIT = timedelta(minutes=45)
 UNDONE_LIMIT = timedelta(minutes=15)
 """Every activity has a shorter limit of its own: these are for a worker or a Temporal that is gone."""
+ANSWER_LIMIT = timedelta(minutes=2)
 
 scenario_key = pytest.StashKey[GherkinScenario]()
 Order = TypeVar("Order")
@@ -61,9 +70,20 @@ class Session:
         self._portal = portal
         self._handle = handle
         self._order = order
+        self._finished: set[str] = set()
+        self._reached = 0
+        """The last position that an earlier runner came to."""
         self._position = 0
-        self._asked = 0
+        self._asked: list[str] = []
         self._text = ""
+
+    def take_up(self) -> None:
+        """Learn how far a runner came with it that was killed. Raises InfrastructureError if it is over."""
+        taken = talk(self._portal, ANSWER_LIMIT, lambda: steps_taken(self._handle))
+        if taken.is_over:
+            raise undone_meanwhile(self._order)
+        self._finished = set(taken.finished)
+        self._reached = max((int(update[:3]) for update in taken.finished + taken.under_way), default=0)
 
     @property
     def labels(self) -> dict[str, str]:
@@ -77,20 +97,26 @@ class Session:
     def entered(self, step: Step) -> None:
         """Which step speaks next: part of its update's id."""
         self._position += 1
-        self._asked = 0
+        self._asked = []
         self._text = f"{step.keyword} {step.name} {step.docstring or ''} {step.datatable or ''}"
 
     def ask(self, update: UpdateMethodMultiParam[[Any, Order], Result], order: Order) -> Result:
         """Have the workflow do a step, and return its result; a repeated one returns what the first did."""
         digest = hashlib.sha256(self._text.encode()).hexdigest()[:8]
-
-        self._asked += 1
-        update_id = f"{self._position:03}-{self._asked}-{digest}"
-
+        update_id = f"{self._position:03}-{len(self._asked) + 1}-{digest}"
+        self._asked.append(update_id)
         try:
             return talk(self._portal, STEP_LIMIT, lambda: self._handle.execute_update(update, order, id=update_id))
         except WorkflowUpdateFailedError as error:
             raise _failure(error) from None
+
+    @property
+    def resumed(self) -> str:
+        """What a runner that was killed had of the step that was entered last: its end, its begin, or nothing."""
+        if self._position > self._reached:
+            return ""
+        had_ended = self._position < self._reached or self._finished.issuperset(self._asked)
+        return "resumed" if had_ended else "taken up"
 
     def end(self) -> None:
         """End the scenario: everything it made is undone, while the next one is on its way."""
@@ -155,13 +181,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     only: str = config.getoption("--virtflow-only").lower()
 
     def names(item: pytest.Item) -> str:
-        template = scenario_wrapper_template_registry.get(item.obj) if isinstance(item, pytest.Function) else None
+        template = _template_of(item)
         return f"{template.feature.name}\n{template.name}".lower() if template else ""
 
     scenarios = [item for item in items if only in names(item) and names(item)]
     if not scenarios:
         raise InputError(f"No scenario has {only!r} in its name or its feature's: there is nothing to run.")
     items[:] = scenarios + [item for item in items if not names(item)]
+
+
+def _template_of(item: pytest.Item) -> ScenarioTemplate | None:
+    """The scenario that a test is made of; None for a test that is none."""
+    return scenario_wrapper_template_registry.get(item.obj) if isinstance(item, pytest.Function) else None
 
 
 @pytest.fixture(scope="session")
@@ -191,9 +222,16 @@ def report(pytestconfig: pytest.Config) -> Report:
 
 
 @pytest.fixture(scope="session")
-def sessions(request: pytest.FixtureRequest, temporal: Client, endpoints: Endpoints) -> Iterator[list[Session]]:
+def sessions(
+    request: pytest.FixtureRequest, portal: BlockingPortal, temporal: Client, endpoints: Endpoints
+) -> Iterator[list[Session]]:
     """Every session of this run, for the last test to see them undone. An interrupted run has no last test."""
+    run_id: str = request.config.getoption("--virtflow-run")
     sessions: list[Session] = []
+    for earlier in request.config.stash[report_key].earlier:
+        order = _order_of(run_id, earlier.id, earlier.feature, earlier.name)
+        if handle := talk(portal, STEP_LIMIT, partial(ended_session, temporal, earlier.id)):
+            sessions.append(Session(portal, handle, order))
     yield sessions
     interrupted = request.session.exitstatus == pytest.ExitCode.INTERRUPTED
     if interrupted and request.config.getoption("--virtflow-await-undone"):
@@ -209,26 +247,44 @@ def session(
     portal: BlockingPortal,
     temporal: Client,
     sessions: list[Session],
+    report: Report,
     pytestconfig: pytest.Config,
 ) -> Iterator[Session]:
     scenario = request.node.stash[scenario_key]
     run_id: str = pytestconfig.getoption("--virtflow-run")
-    workflow_id = f"{run_id}/{slug(scenario.feature.name or '')}/{request.node.name}"
-    order = ScenarioOrder(
-        run_id=run_id,
-        feature=scenario.feature.name or "",
-        scenario=scenario.name,
-        labels=labels_of(workflow_id),
-        idle_timeout=IDLE_TIMEOUT,
-    )
+    workflow_id = session_id_of(request.node)
+    order = _order_of(run_id, workflow_id, scenario.feature.name or "", scenario.name)
 
     async def start() -> WorkflowHandle[Any, list[str]]:
-        return await temporal.start_workflow(Scenario.run, order, id=workflow_id, task_queue=TASK_QUEUE)
+        try:
+            return await temporal.start_workflow(
+                Scenario.run,
+                order,
+                id=workflow_id,
+                task_queue=TASK_QUEUE,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            )
+        except WorkflowAlreadyStartedError:
+            raise undone_meanwhile(order) from None
 
     session = Session(portal, talk(portal, STEP_LIMIT, start), order)
     sessions.append(session)
+    if report.was_begun(workflow_id):
+        session.take_up()
     yield session
     session.end()
+
+
+def session_id_of(item: pytest.Item) -> str:
+    """The id of a scenario's workflow, derived, so that whoever takes the run up finds it."""
+    template = _template_of(item)
+    assert template is not None
+    return f"{item.config.getoption('--virtflow-run')}/{slug(template.feature.name or '')}/{item.name}"
+
+
+def _order_of(run_id: str, workflow_id: str, feature: str, scenario: str) -> ScenarioOrder:
+    return ScenarioOrder(run_id, feature, scenario, labels_of(workflow_id), IDLE_TIMEOUT)
 
 
 def slug(text: str) -> str:
@@ -247,7 +303,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_bdd_before_scenario(request: pytest.FixtureRequest, feature: Feature, scenario: GherkinScenario) -> None:
     request.node.stash[scenario_key] = scenario
-    request.config.stash[report_key].scenario_starts(feature.name or "", scenario.name)
+    request.config.stash[report_key].scenario_starts(session_id_of(request.node), feature.name or "", scenario.name)
 
 
 def pytest_bdd_before_step(request: pytest.FixtureRequest, step: Step) -> None:
@@ -257,11 +313,30 @@ def pytest_bdd_before_step(request: pytest.FixtureRequest, step: Step) -> None:
 
 
 def pytest_bdd_after_step(request: pytest.FixtureRequest) -> None:
-    request.config.stash[report_key].step_ends(time.monotonic(), None)
+    session: Session = request.getfixturevalue("session")
+    request.config.stash[report_key].step_ends(time.monotonic(), None, session.resumed)
 
 
 def pytest_bdd_step_error(request: pytest.FixtureRequest, exception: Exception) -> None:
-    request.config.stash[report_key].step_ends(time.monotonic(), explain(exception))
+    session: Session = request.getfixturevalue("session")
+    request.config.stash[report_key].step_ends(time.monotonic(), explain(exception), session.resumed)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    """What an earlier runner of this run has finished is told again, to whoever reads reports, and not done again."""
+    report = item.config.stash[report_key]
+    earlier = {scenario.id: scenario for scenario in report.earlier}
+    if not earlier or _template_of(item) is None or session_id_of(item) not in earlier:
+        return None
+    scenario = earlier[session_id_of(item)]
+    report.retell(scenario)
+    hook = item.ihook
+    hook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for told in retold(item, scenario):
+        hook.pytest_runtest_logreport(report=told)
+    hook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
 
 
 @pytest.hookimpl(wrapper=True)
@@ -272,7 +347,7 @@ def pytest_runtest_makereport(
     report = item.config.stash[report_key]
     problem = explain(call.excinfo.value) if outcome.failed and call.excinfo else None
     if scenario_key in item.stash:
-        report.scenario_reports(outcome, problem)
+        report.scenario_reports(outcome, problem, code_of(call.excinfo.value) if problem and call.excinfo else None)
     else:
         report.cleanup_reports(outcome, problem)
     return outcome

@@ -1,11 +1,19 @@
-"""What a run says: a line for each step as it ends, and a summary in Markdown when all is over."""
+"""What a run says: a line for each step as it ends, and a summary in Markdown when all is over.
 
+A journal has the scenarios as they end, so that whoever takes a killed runner's place neither runs nor forgets them.
+"""
+
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
+from virtflow.exit_codes import ExitCode
+from virtflow.files import write_whole
+from virtflow.runs import JOURNAL, NOT_FINISHED
 from virtflow.terminal import console
 
 __all__ = ["Report"]
@@ -30,16 +38,36 @@ class StepRecord:
     error: str | None
     notes: list[str]
     tables: list[Table]
+    resumed: str = ""
+    """What an earlier runner, which was killed, had of it: empty, "resumed" (its end) or "taken up" (its begin)."""
 
 
 @dataclass
 class ScenarioRecord:
+    id: str
+    """Of its session."""
     feature: str
     name: str
     steps: list[StepRecord] = field(default_factory=list)
-    outcome: str = "not finished"
+    outcome: str = NOT_FINISHED
     problem: str = ""
     took: timedelta = timedelta()
+    exit_codes: list[ExitCode] = field(default_factory=list)
+    """Of what went wrong."""
+    is_earlier: bool = False
+    """Whether a runner finished it that was killed afterwards."""
+
+    @property
+    def is_finished(self) -> bool:
+        return self.outcome != NOT_FINISHED
+
+    @property
+    def words(self) -> str:
+        """What went wrong, in a step or outside of any."""
+        return next((step.error for step in self.steps if step.error), self.problem)
+
+
+_JOURNAL_LINE = TypeAdapter(ScenarioRecord)
 
 
 class Report:
@@ -50,17 +78,54 @@ class Report:
         """What plays KubeVirt: known when the cluster is up."""
         self._run_id = run_id
         self._folder = folder
-        self._scenarios: list[ScenarioRecord] = []
+        self._scenarios = {scenario.id: scenario for scenario in self._journal()}
+        """In their order, by their ids."""
+        self._begun = [scenario.id for scenario in self._scenarios.values() if not scenario.is_finished]
+        self._feature = ""
         self._step = ("", 0.0)
         self._notes: list[str] = []
         self._tables: list[Table] = []
         self._left = "It was not checked whether everything the scenarios made is gone."
 
-    def scenario_starts(self, feature: str, name: str) -> None:
-        if not self._scenarios or self._scenarios[-1].feature != feature:
+    def _journal(self) -> Iterator[ScenarioRecord]:
+        journal = self._folder / JOURNAL if self._folder else None
+        for line in journal.read_text().splitlines() if journal and journal.exists() else []:
+            scenario = _JOURNAL_LINE.validate_json(line)
+            scenario.is_earlier = scenario.is_finished
+            yield scenario
+
+    def _keep(self) -> None:
+        if self._folder is not None:
+            lines = [_JOURNAL_LINE.dump_json(scenario).decode() for scenario in self._scenarios.values()]
+            write_whole(self._folder / JOURNAL, "".join(f"{line}\n" for line in lines))
+
+    @property
+    def earlier(self) -> list[ScenarioRecord]:
+        """What a runner finished that was killed afterwards."""
+        return [scenario for scenario in self._scenarios.values() if scenario.is_earlier]
+
+    def was_begun(self, session_id: str) -> bool:
+        """Whether a runner that was killed was in the middle of this scenario."""
+        return session_id in self._begun
+
+    def scenario_starts(self, session_id: str, feature: str, name: str) -> None:
+        self._say_scenario(feature, name)
+        self._scenario = self._scenarios[session_id] = ScenarioRecord(session_id, feature, name)
+        self._keep()
+
+    def _say_scenario(self, feature: str, name: str) -> None:
+        if self._feature != feature:
+            self._feature = feature
             console.print(f"\n[bold]Feature: {_escaped(feature)}[/]")
         console.print(f"\n  [bold]Scenario: {_escaped(name)}[/]")
-        self._scenarios.append(ScenarioRecord(feature, name))
+
+    def retell(self, scenario: ScenarioRecord) -> None:
+        """A scenario that an earlier runner finished."""
+        self._say_scenario(scenario.feature, scenario.name)
+        words = f"finished before, {len(scenario.steps)} steps"
+        console.print(f"    {_coloured(not scenario.words)} {words} [dim]{_seconds(scenario.took)}[/]")
+        if scenario.words:
+            _say_error(scenario.words)
 
     def step_starts(self, text: str, now: float) -> None:
         self._step = text, now
@@ -73,30 +138,37 @@ class Report:
         """What is too wide for a terminal: under the step in the summary alone."""
         self._tables.append(Table(title, header, rows))
 
-    def step_ends(self, now: float, error: str | None) -> None:
+    def step_ends(self, now: float, error: str | None, resumed: str = "") -> None:
         text, began = self._step
-        step = StepRecord(text, timedelta(seconds=now - began), error, self._notes, self._tables)
+        step = StepRecord(text, timedelta(seconds=now - began), error, self._notes, self._tables, resumed)
         self._notes, self._tables = [], []
-        self._scenarios[-1].steps.append(step)
-        mark = "[green]✓[/]" if error is None else "[red]✗[/]"
-        console.print(f"    {mark} {_escaped(text)} [dim]{_seconds(step.took)}[/]")
+        self._scenario.steps.append(step)
+        mark = f" [cyan]{resumed}[/]" if resumed else ""
+        console.print(f"    {_coloured(error is None)} {_escaped(text)} [dim]{_seconds(step.took)}[/]{mark}")
         for note in step.notes:
             console.print(f"      [dim]{_escaped(note)}[/]")
         if error:
-            console.print("      " + error.replace("\n", "\n      "), style="red", markup=False)
+            _say_error(error)
 
-    def scenario_reports(self, report: pytest.TestReport, problem: str | None) -> None:
-        """The outcome of a test's setup, call or teardown: the scenario's own, whichever part fails."""
-        scenario = self._scenarios[-1]
+    def scenario_reports(self, report: pytest.TestReport, problem: str | None, code: ExitCode | None = None) -> None:
+        """The outcome of a test's setup, call or teardown: the scenario's own, whichever part fails.
+
+        In the journal before its session is told to end: a runner that is killed in between has finished it, and who
+        takes the run up ends the session.
+        """
+        scenario = self._scenario
         scenario.took += timedelta(seconds=report.duration)
-        if report.when == "teardown" and report.passed and scenario.outcome == "not finished":
+        if report.when == "call" and report.passed:
             scenario.outcome = "passed"
         if problem:
             scenario.outcome = "failed"
+            scenario.exit_codes += [code] if code else []
             if not any(step.error for step in scenario.steps):
                 # What fails in a step was said when it happened.
                 scenario.problem = scenario.problem or f"{report.when}: {problem}"
                 console.print(f"    [red]✗ {_escaped(scenario.problem)}[/]")
+        if report.when == "call" or problem:
+            self._keep()
 
     def cleanup_reports(self, report: pytest.TestReport, problem: str | None) -> None:
         """The outcome of the last test, which sees that everything is undone."""
@@ -108,19 +180,22 @@ class Report:
     def write(self) -> None:
         if self._folder is None or not self._scenarios:
             return
-        passed = sum(scenario.outcome == "passed" for scenario in self._scenarios)
+        passed = sum(scenario.outcome == "passed" for scenario in self._scenarios.values())
         result = f"{passed} of {len(self._scenarios)} scenarios passed."
         console.print(f"\n{result}")
         lines = [f"# Run {self._run_id}", "", result, ""]
         lines += [f"KubeVirt: {self.kubevirt}", ""]
+        lines += _how_resumed(self.earlier, self._begun)
         feature = None
-        for scenario in self._scenarios:
+        for scenario in self._scenarios.values():
             if scenario.feature != feature:
                 feature = scenario.feature
                 lines += [f"## {feature}", ""]
-            lines += [f"### {_mark(scenario.outcome == 'passed')} {scenario.name} ({_seconds(scenario.took)})", ""]
+            took = f"{_seconds(scenario.took)}{', finished before' if scenario.is_earlier else ''}"
+            lines += [f"### {_mark(scenario.outcome == 'passed')} {scenario.name} ({took})", ""]
             for step in scenario.steps:
-                lines.append(f"- {_mark(step.error is None)} {step.text} ({_seconds(step.took)})")
+                resumed = f", {step.resumed}" if step.resumed else ""
+                lines.append(f"- {_mark(step.error is None)} {step.text} ({_seconds(step.took)}{resumed})")
                 lines += [f"  - {note}" for note in step.notes]
                 # A table within a list's item begins where its text does.
                 lines += [f"  {line}".rstrip() for table in step.tables for line in table.lines()]
@@ -134,8 +209,27 @@ class Report:
         (self._folder / "summary.md").write_text("\n".join(lines))
 
 
+def _how_resumed(earlier: list[ScenarioRecord], begun: list[str]) -> list[str]:
+    if not earlier and not begun:
+        return []
+    return [
+        f"The process that ran this was killed, and another went on: {len(earlier)} scenarios were finished before. "
+        "A step that is marked as resumed had ended before, and returned its first result; one that was taken up had "
+        "begun.",
+        "",
+    ]
+
+
 def _mark(good: bool) -> str:
     return "✓" if good else "✗"
+
+
+def _coloured(good: bool) -> str:
+    return f"[{'green' if good else 'red'}]{_mark(good)}[/]"
+
+
+def _say_error(error: str) -> None:
+    console.print("      " + error.replace("\n", "\n      "), style="red", markup=False)
 
 
 def _seconds(took: timedelta) -> str:

@@ -1,6 +1,8 @@
 """What a run comes to: its exit code, what it says, what it leaves. Real but for the cluster and Temporal."""
 
+import signal
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import pytest
 
@@ -8,6 +10,7 @@ from tests.unit.checkout_support import copy_checkout, virtflow_of
 from virtflow.exit_codes import ExitCode
 
 CLUSTER = """
+import os
 import shutil
 from collections import namedtuple
 
@@ -22,9 +25,15 @@ class LocalCluster:
     def is_up(self):
         return self.folder.exists()
 
-    def up(self):
+    def identity(self):
+        return "fake-1" if self.is_up() else ""
+
+    def up(self, before_work):
         print("up", flush=True)
         self.folder.mkdir(exist_ok=True)
+        if (self.folder / "kill").exists():
+            (self.folder / "kill").unlink()
+            os.kill(os.getpid(), 9)
 
     def restart_worker(self):
         print("worker", flush=True)
@@ -40,6 +49,8 @@ class LocalCluster:
 SESSION = """
 
 class FakeSession:
+    resumed = ""
+
     def entered(self, step):
         pass
 
@@ -58,6 +69,9 @@ def session(request, sessions):
 @pytest.fixture(scope="session")
 def temporal():
     pass
+
+async def ended_session(temporal, session_id):
+    print("ended", session_id.partition("/")[2], flush=True)
 """
 STEPS = """
 import os, pathlib, signal
@@ -85,6 +99,12 @@ def breaks():
     pathlib.Path(os.environ["VIRTFLOW_STATE_HOME"], "stopped").touch()
     raise AssertionError("It is not so.")
 
+@given("kill -9, once")
+def killed():
+    if not pathlib.Path("killed").exists():
+        pathlib.Path("killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
 @given("Ctrl-C")
 def interrupted():
     os.kill(os.getpid(), signal.SIGINT)
@@ -104,17 +124,31 @@ def checkout(tmp_path: Path) -> Path:
 
 
 class Ended:
-    """A run of scenarios, each a name and its one step."""
+    """A run of scenarios, each a name and its one step; or what went on with one."""
 
-    def __init__(self, checkout: Path, scenarios: dict[str, str], *, up: bool = False) -> None:
-        text = "".join(f"  Scenario: {name}\n    Given {step}\n" for name, step in scenarios.items())
-        (checkout / "features" / "all.feature").write_text("Feature: All\n" + text)
+    def __init__(self, checkout: Path, scenarios: dict[str, str], *arguments: str, up: bool = False) -> None:
+        if scenarios:
+            text = "".join(f"  Scenario: {name}\n    Given {step}\n" for name, step in scenarios.items())
+            (checkout / "features" / "all.feature").write_text("Feature: All\n" + text)
+        self.checkout = checkout
         self.state = checkout / "state"
         if up:
             self.state.mkdir()
-        result = virtflow_of(checkout, self.state, "e2e")
+        result = virtflow_of(checkout, self.state, "e2e", *arguments)
         self.code, self.out, self.err = result.returncode, result.stdout, result.stderr
         self.reports = list((checkout / "reports").glob("*/summary.md"))
+
+    @property
+    def run_id(self) -> str:
+        (folder,) = (self.checkout / "reports").iterdir()
+        return folder.name
+
+    def resumed(self) -> "Ended":
+        return Ended(self.checkout, {}, "--resume", self.run_id)
+
+    def listed(self) -> str:
+        """What `virtflow runs` says."""
+        return virtflow_of(self.checkout, self.state, "runs").stdout
 
 
 @pytest.mark.parametrize(
@@ -168,3 +202,88 @@ def test_ctrl_c_on_a_cluster_that_stays_waits_until_the_scenarios_are_undone(che
     assert "Cleanup left something behind: namespace fake-1" in run.out + run.err
     assert "down" not in run.out
     assert run.state.exists()
+
+
+KILLED = {"first": "it is so", "second": "it is not so", "third": "kill -9, once", "fourth": "it is so"}
+
+
+def test_a_killed_run_goes_on_where_it_was_and_reports_all_of_it(checkout: Path) -> None:
+    killed = Ended(checkout, KILLED)
+    assert killed.code == -signal.SIGKILL
+    assert killed.state.exists(), "nobody was there to take the cluster down"
+    [_, line, _, hint] = killed.listed().splitlines()
+    assert line.split() == [killed.run_id, *line.split()[1:3], "killed", "2", "of", "4"]
+    assert f"`virtflow e2e --resume {killed.run_id}`" in hint
+
+    resumed = killed.resumed()
+
+    assert resumed.code == ExitCode.FAILED, resumed.out + resumed.err
+    assert f"Run {killed.run_id}: 2 of 4 scenarios were finished." in resumed.out
+    assert "Scenario: first\n    ✓ finished before, 1 steps" in resumed.out
+    assert "Scenario: second\n    ✗ finished before, 1 steps" in resumed.out
+    assert "Scenario: third\n    ✓ Given kill -9, once" in resumed.out
+    assert "Scenario: fourth\n    ✓ Given it is so" in resumed.out
+    assert "3 of 4 scenarios passed." in resumed.out
+    assert [line for line in resumed.out.splitlines() if line.startswith("ended ")] == [
+        "ended all/test_first",
+        "ended all/test_second",
+    ]
+    assert resumed.err == ""
+    assert not resumed.state.exists(), "the killed run would have taken the cluster down"
+    [summary] = resumed.reports
+    assert "2 scenarios were finished before" in summary.read_text()
+    tests = ET.parse(summary.with_name("junit.xml")).findall(".//testcase")
+    failed = {test.get("name"): [child.tag for child in test] for test in tests}
+    assert failed == {
+        "test_first": [],
+        "test_second": ["failure"],
+        "test_third": [],
+        "test_fourth": [],
+        "test_everything_is_undone": [],
+    }
+    assert "failed" in resumed.listed().splitlines()[1].split()
+
+
+def test_a_run_that_is_killed_again_before_it_told_what_was_finished_forgets_nothing(checkout: Path) -> None:
+    scenarios = {"first": "it is so", "second": "it is not so", "third": "kill -9, once"}
+    killed = Ended(checkout, scenarios)
+    (checkout / "state" / "kill").touch()
+    assert killed.resumed().code == -signal.SIGKILL
+    assert killed.resumed().code == ExitCode.FAILED
+    [summary] = (checkout / "reports").glob("*/summary.md")
+    assert "2 of 3 scenarios passed." in summary.read_text()
+
+
+def test_a_run_is_not_resumed_with_other_features(checkout: Path) -> None:
+    killed = Ended(checkout, KILLED)
+    with (checkout / "features" / "all.feature").open("a") as feature:
+        feature.write("  Scenario: fifth\n    Given it is so\n")
+    (checkout / "load" / "new.py").touch()
+    refused = killed.resumed()
+    assert refused.code == ExitCode.BAD_INPUT
+    assert "Not the same: features/all.feature (changed), load/new.py (new)." in refused.err
+    assert "up" not in refused.out.split()
+    assert "killed" in refused.listed().splitlines()[1].split()
+
+
+def test_a_run_whose_cluster_is_gone_is_not_resumed(checkout: Path) -> None:
+    killed = Ended(checkout, KILLED)
+    killed.state.rmdir()
+    refused = killed.resumed()
+    assert refused.code == ExitCode.INFRASTRUCTURE
+    assert f"Cluster fake, on which run {killed.run_id} was, is gone" in refused.err
+    assert "up" not in refused.out.split()
+
+
+def test_a_run_that_has_ended_is_not_resumed(checkout: Path) -> None:
+    ended = Ended(checkout, {"one": "it is not so"})
+    refused = ended.resumed()
+    assert refused.code == ExitCode.BAD_INPUT
+    assert f"Run {ended.run_id} has ended: failed." in refused.err
+    assert "There is no run 'other'" in Ended(checkout, {}, "--resume", "other").err
+
+
+def test_an_interrupted_run_is_no_killed_one(checkout: Path) -> None:
+    ended = Ended(checkout, {"one": "Ctrl-C"})
+    assert "interrupted" in ended.listed().splitlines()[1].split()
+    assert f"Run {ended.run_id} has ended: interrupted." in ended.resumed().err

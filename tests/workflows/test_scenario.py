@@ -14,7 +14,7 @@ from tests.workflows.fakes import ORDER, TENANT, World
 from virtflow.temporal import DATA_CONVERTER
 from virtflow.worker import WORKFLOWS
 from workflows.failures import words_of
-from workflows.models import GatewayRequest, ScenarioOrder, Verb, VirtualMachineOrder, VirtualMachineRef
+from workflows.models import GatewayRequest, ScenarioOrder, StepsTaken, Verb, VirtualMachineOrder, VirtualMachineRef
 from workflows.quota_models import Seen
 from workflows.scenario import Scenario
 
@@ -124,6 +124,48 @@ async def test_silence_undoes(environment: WorkflowEnvironment, worker: Callable
         # Nobody speaks: result() lets the server skip the ten minutes.
         assert await handle.result() == []
     assert world.calls == ["create_tenant", "delete_tenant tenant-a-1"]
+
+
+@pytest.mark.anyio
+async def test_it_says_which_steps_it_has_finished_and_which_are_under_way(
+    client: Client, worker: Callable[..., Worker]
+) -> None:
+    world = World()
+    world.hangs = "await_running"
+    async with worker(*world.activities):
+        handle = await start(client)
+        assert await handle.query(Scenario.steps_taken) == StepsTaken([], [], is_over=False)
+        await handle.execute_update(Scenario.create_tenant, ORDER, id="001-1-a")
+        world.fails = "list_names"
+        with pytest.raises(WorkflowUpdateFailedError):
+            await handle.execute_update(Scenario.list_virtual_machines, "tenant-a-1", id="002-1-b")
+        await handle.start_update(
+            Scenario.create_virtual_machine, MACHINE, id="003-1-c", wait_for_stage=WorkflowUpdateStage.ACCEPTED
+        )
+        await world.reached.wait()
+        expected = StepsTaken(["001-1-a", "002-1-b"], ["003-1-c"], is_over=False)
+        assert await handle.query(Scenario.steps_taken) == expected
+        await handle.signal(Scenario.end)
+        await handle.result()
+        assert (await handle.query(Scenario.steps_taken)).is_over
+
+
+@pytest.mark.anyio
+async def test_who_resumes_it_before_the_worker_is_back_is_ahead_of_the_idle_timer(
+    environment: WorkflowEnvironment, worker: Callable[..., Worker]
+) -> None:
+    world = World()
+    handle = await start(environment.client)
+    async with worker(*world.activities):
+        await handle.execute_update(Scenario.create_tenant, ORDER, id="001-1-a")
+    await environment.sleep(2 * SCENARIO.idle_timeout)
+    await handle.signal(Scenario.resume)
+    async with worker(*world.activities):
+        assert await handle.query(Scenario.steps_taken) == StepsTaken(["001-1-a"], [], is_over=False)
+        await handle.execute_update(Scenario.create_tenant, ORDER, id="001-1-a")
+        assert world.calls == ["create_tenant"]
+        await handle.signal(Scenario.end)
+        assert await handle.result() == []
 
 
 MANY = [type(ORDER)(f"tenant-{number}", f"tenant-{number}-1", {}) for number in range(60)]

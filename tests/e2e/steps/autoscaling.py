@@ -8,7 +8,7 @@ from pytest_bdd import given, then, when
 from tests.e2e.phrases import Manifest, phrase
 from tests.e2e.steps.world import LOAD_RAMP, MANIFESTS, MILLISECOND, RUNNING_WITHIN, World
 from virtflow.sequence.scale import TOLERANCE
-from workflows.models import AutoscaleOrder, LoadOrder, ReplicaSetOrder
+from workflows.models import AutoscaleOrder, LoadOrder, LoadOutcome, ReplicaSetOrder
 from workflows.scenario import Scenario
 
 if TYPE_CHECKING:
@@ -32,12 +32,21 @@ def a_replica_set(session: "Session", world: World, tenant: str, vmirs: Manifest
 
 
 @when(phrase("{users:d} users send {rate:g} request a second each until the replica set has settled"))
-def load_until_settled(session: "Session", world: World, users: int, rate: float) -> None:
+def load_until_settled(session: "Session", report: "Report", world: World, users: int, rate: float) -> None:
     target = world.replica_set
     assert target is not None, "No replica set was made before this step."
     load = LoadOrder(target, users, LOAD_RAMP, SETTLED_WITHIN, rate)
     order = AutoscaleOrder(target, load, SETTLED_WITHIN, SCALED_IN_WITHIN)
     world.autoscaled = session.ask(Scenario.autoscale_under_load, order)
+    tell_interruption(report, world.autoscaled.load)
+
+
+def tell_interruption(report: "Report", load: LoadOutcome) -> None:
+    """Nothing of a load that went on undisturbed."""
+    if load.restarted:
+        report.note("Locust was killed under its load, and began it again")
+    elif load.resumed:
+        report.note("the worker ended under its load, and the next one took it up, as it was")
 
 
 @then(phrase("it has scaled out from {before:d} replica, and never past {maximum:d}"))

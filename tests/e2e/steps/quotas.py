@@ -8,6 +8,7 @@ import yaml
 from pytest_bdd import given, then, when
 
 from tests.e2e.phrases import Manifest, phrase
+from tests.e2e.steps.autoscaling import tell_interruption
 from tests.e2e.steps.world import LOAD_RAMP, MANIFESTS, MILLISECOND, World
 from workflows.models import GatewayRequest, LoadOrder, Verb, VirtualMachineRef, VirtualMachineWait
 from workflows.quota_models import PressOrder, ReasonWait, TriesWait
@@ -132,11 +133,12 @@ def takes_not_much_longer(report: "Report", world: World, times: int, tenant: st
 
 
 @when(phrase("{users:d} users send {rate:g} request a second each until the autoscaler is stuck"))
-def load_until_stuck(session: "Session", world: World, users: int, rate: float) -> None:
+def load_until_stuck(session: "Session", report: "Report", world: World, users: int, rate: float) -> None:
     target = world.replica_set
     assert target is not None, "No replica set was made before this step."
     load = LoadOrder(target, users, LOAD_RAMP, STUCK_WITHIN, rate)
     world.pressed = session.ask(Scenario.press_autoscaler, PressOrder(target, load, STUCK_WITHIN))
+    tell_interruption(report, world.pressed.load)
 
 
 @then(phrase("it wants more than the {granted:d} virtual machines that the quota lets run"))
