@@ -249,6 +249,14 @@ def test_the_watch_comes_back_after_it_was_killed_and_goes_on_counting(superviso
         wait_until(lambda: supervisor.check() == [])
 
 
+def test_the_watch_hears_of_all_that_happens_while_it_starts(supervisor: Supervisor) -> None:
+    names = [f"program-{number}" for number in range(12)]
+    supervisor.configure([python(name, "raise SystemExit(1)") for name in names])
+    supervisor.start()
+    wait_until(lambda: all(restarts_of(supervisor, name) >= 1 for name in names))
+    assert "overflowed" not in supervisor.log("supervisord").read_text()
+
+
 def test_a_program_that_dies_again_and_again_after_its_start_is_given_up(supervisor: Supervisor) -> None:
     # Each life is long enough for supervisord to call it running.
     supervisor.configure([python("one", "import time; print('up', flush=True); time.sleep(600)")])

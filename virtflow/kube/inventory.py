@@ -115,7 +115,8 @@ async def _metadata(kube: KubeClient, resource: Resource, namespace: str | None,
         if error.code == 404:  # the kind has been removed meanwhile, and all objects with it
             return []
         raise
-    return [Found(resource, item["metadata"]) for item in answer["items"]]
+    # None: Go's way to write that there are none.
+    return [Found(resource, item["metadata"]) for item in answer["items"] or []]
 
 
 async def _kinds(kube: KubeClient) -> tuple[list[Resource], list[str]]:
@@ -133,7 +134,8 @@ async def _kinds(kube: KubeClient) -> tuple[list[Resource], list[str]]:
                 if not kinds and version.get("freshness") == "Stale":
                     silent.append(f"all of {name}/{version['version']} (nobody answers for it)")
                 for kind in kinds:
-                    if kind["resource"] not in seen and set(kind["verbs"]) >= NEEDED:
+                    # Without verbs it is only the beginning of its subresources' paths.
+                    if kind["resource"] not in seen and set(kind["verbs"] or []) >= NEEDED:
                         seen.add(kind["resource"])
                         resources.append(_resource(name, version["version"], kind))
     return resources, silent

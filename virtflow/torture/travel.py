@@ -14,7 +14,7 @@ from workflows.journey_models import JourneyPhase
 
 __all__ = ["EVIDENCE", "Travelled", "travel_until"]
 
-USERS = 24
+USERS = 28
 EVIDENCE = "evidence"
 """The step between a machine that runs and what comes next: the audit log is read."""
 TO_THE_MACHINE = (JourneyPhase.TENANT_CREATED, JourneyPhase.VM_ACCEPTED, JourneyPhase.VM_RUNNING)
