@@ -143,10 +143,6 @@ def _advise(by_run: dict[str, list[Found]], chosen: Sequence[str], delete: bool)
     spared = [run for run in by_run if run not in chosen]
     if spared:
         console.print(
-<<<<<<< HEAD
-            f"Spared, because in use or maybe so: {', '.join(spared)}. Named by --run, it is removed all the same.",
-=======
             f"\nSpared, because in use or maybe so: {', '.join(spared)}. What --run names is removed all the same.",
->>>>>>> db8fd5a (Inventory: what has only subresources has no verbs)
             markup=False,
         )

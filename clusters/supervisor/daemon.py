@@ -281,6 +281,8 @@ class Supervisor:
             "command": _command([sys.executable, "-m", "clusters.supervisor.watch", self._folder]),
             "directory": _quoted(self._folder),
             "events": ",".join(f"PROCESS_STATE_{state}" for state in WATCHED_STATES),
+            # While it starts, everything else may start and die: of what does not fit, it would never hear.
+            "buffer_size": "1000",
             "stderr_logfile": _quoted(_quoted(self.log(WATCH))),
             "autorestart": "true",
         }
