@@ -20,7 +20,7 @@ from virtflow.journey_report import Journey
 from virtflow.torture.checks import left_on_machine, unlike_one_create
 from virtflow.torture.kills import Killed
 from virtflow.torture.plan import ALONE, LONGEST_PAUSE, Kill, plan_kills
-from virtflow.torture.table import Tortured, markdown_of, rows_of, write_result
+from virtflow.torture.table import Tortured, lines_of, markdown_of, rows_of, write_result
 from virtflow.torture.travel import EVIDENCE, Travelled
 from workflows.journey_models import JourneyPhase, TenantJourneyOutcome
 
@@ -222,6 +222,13 @@ def test_the_table_tells_who_was_killed_where_journeys_were_and_how_they_ended()
         ["etcd", "1", "5.0 s", "1", "1", "1 of 2 failed"],
         ["worker", "2", "6.0 s", "3", "1", "1 of 2 failed"],
         ["all", "3", "6.0 s", "4", "2", "1 of 2 failed"],
+    ]
+
+
+def test_the_table_is_as_wide_as_it_must_be() -> None:
+    assert lines_of(RESULT)[:2] == [
+        "killed  times  back after  start  scale in       journeys",
+        "etcd        1       5.0 s      1         1  1 of 2 failed",
     ]
 
 

@@ -2,6 +2,7 @@
 
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +19,7 @@ from virtflow.kube.resources import NAMESPACES, PODS, SECRETS
 from virtflow.settings import Settings
 from virtflow.torture import checks
 from virtflow.torture.checks import left_in_cluster
-from virtflow.torture.kills import await_recovered, carry_out
+from virtflow.torture.kills import carry_out
 from virtflow.torture.plan import Kill
 from virtflow.torture.runner import RUNNER, Runner
 from workflows.labels import RUN
@@ -39,6 +40,12 @@ class SmallCluster:
             ComponentStatus(each.name, each.state, each.pid, each.restarts, each.description, Path("log"))
             for each in states
         ]
+
+    def await_recovered(self) -> None:
+        deadline = time.monotonic() + 60
+        while self.supervisor.check():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
 
     def pids(self) -> dict[str, int | None]:
         return {each.name: each.pid for each in self.status()}
@@ -70,7 +77,7 @@ async def test_each_victim_is_killed_in_its_turn_and_is_another_process_in_the_e
     small: SmallCluster, runner: Runner
 ) -> None:
     cluster = cast(LocalCluster, small)
-    await await_recovered(cluster)
+    small.await_recovered()
     before = small.pids()
     plan = [kill(1, "one"), kill(2, "two", recovered=False), kill(3, "crash-watch")]
     said: list[str] = []
@@ -83,12 +90,13 @@ async def test_each_victim_is_killed_in_its_turn_and_is_another_process_in_the_e
     assert said == ["kill 1 of 3: one", "kill 2 of 3: two", "kill 3 of 3: crash-watch"]
 
 
-async def test_what_is_given_up_ends_the_waiting(small: SmallCluster) -> None:
+async def test_what_is_given_up_ends_the_waiting(small: SmallCluster, runner: Runner) -> None:
     broken = Program("broken", [sys.executable, "-c", "raise SystemExit('no such file')"])
     small.supervisor.configure([broken])
     small.supervisor.start()
+    plan = [kill(1, "broken", recovered=False)]
     with pytest.raises(ClusterError, match="broken was given up after a kill: "):
-        await await_recovered(cast(LocalCluster, small))
+        await carry_out(cast(LocalCluster, small), runner, plan, lambda _: None)
 
 
 class QuickRunner(Runner):

@@ -14,7 +14,7 @@ from clusters.local import ComponentStatus, LocalCluster
 from virtflow.torture.plan import Kill
 from virtflow.torture.runner import RUNNER, Runner
 
-__all__ = ["Killed", "await_recovered", "carry_out"]
+__all__ = ["Killed", "carry_out"]
 
 RECOVERS_WITHIN = timedelta(seconds=120)
 """After supervisord's death, everything starts anew at the same time."""
@@ -35,13 +35,14 @@ class Killed:
 async def carry_out(
     cluster: LocalCluster, runner: Runner, plan: Sequence[Kill], show: Callable[[str], None]
 ) -> list[Killed]:
-    """Kill as planned, and return when everything runs again. Raises ClusterError if something does not."""
+    """Kill as planned, and return when each victim runs again. Raises ClusterError if something does not."""
     returning: list[asyncio.Task[Killed]] = []
     try:
         for kill in plan:
             show(f"kill {kill.number} of {len(plan)}: {kill.victim}")
             if kill.recovered:
-                await await_recovered(cluster)
+                # In a thread: the journeys are followed meanwhile.
+                await asyncio.to_thread(cluster.await_recovered)
             if kill.victim == RUNNER:
                 returning.append(asyncio.create_task(_kill_runner(runner, kill)))
                 await returning[-1]
@@ -61,13 +62,6 @@ async def carry_out(
 
 async def _kill_runner(runner: Runner, kill: Kill) -> Killed:
     return Killed(kill, *await runner.kill(kill.pause))
-
-
-async def await_recovered(cluster: LocalCluster) -> None:
-    """Until every program runs. Raises ClusterError."""
-    await _until(
-        cluster, lambda status: bool(status) and all(each.state == "RUNNING" for each in status), "everything"
-    )
 
 
 async def _return(cluster: LocalCluster, kill: Kill, at: datetime, dead: int) -> Killed:

@@ -20,10 +20,10 @@ from virtflow.settings import Settings
 from virtflow.temporal import answering, connect
 from virtflow.terminal import console, errors, phase
 from virtflow.torture.checks import left_in_cluster, left_on_machine, ports_of, unlike_one_create
-from virtflow.torture.kills import Killed, await_recovered, carry_out
+from virtflow.torture.kills import Killed, carry_out
 from virtflow.torture.plan import Kill, plan_kills
 from virtflow.torture.runner import RUNNER, Runner
-from virtflow.torture.table import Tortured, table_of, write_result
+from virtflow.torture.table import Tortured, lines_of, write_result
 from virtflow.torture.travel import Travelled, travel_until
 
 __all__ = ["run_torture"]
@@ -58,8 +58,7 @@ def run_torture(
         with answering():
             result = asyncio.run(_torture(cluster, Runner(settings, report), run_id, plan, journeys))
     finally:
-        if result is None or result.problems or result.left:
-            keep_logs(cluster, report / "logs")
+        keep_logs(cluster, report / "logs")
         undo(f"Taking down cluster {cluster.name}", cluster.down)
         console.print(f"\nReport: {report}", markup=False)
     took = timedelta(seconds=time.monotonic() - began)
@@ -109,7 +108,7 @@ async def _kill_on_the_way(
         show("until the last journeys have ended")
         async with asyncio.timeout(JOURNEYS_END_WITHIN.total_seconds()):
             journeys = await travelling
-        await await_recovered(cluster)
+        await asyncio.to_thread(cluster.await_recovered)
     except TimeoutError:
         raise InfrastructureError(
             f"Some journeys have not ended {JOURNEYS_END_WITHIN} after the last kill, though each of their steps has "
@@ -129,7 +128,8 @@ def _deaths(cluster: LocalCluster, killed: Sequence[Killed]) -> list[str]:
 
 def _print(result: Tortured) -> None:
     console.print()
-    console.print(table_of(result))
+    for line in lines_of(result):
+        console.print(line, markup=False)
     console.print(f"\n{len(result.journeys)} journeys, {len(result.killed)} kills.")
     for problem in result.problems:
         errors.print(problem, style="red", markup=False)

@@ -6,13 +6,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from pydantic import TypeAdapter
-from rich.table import Table
 
 from virtflow.torture.kills import Killed
 from virtflow.torture.travel import EVIDENCE, Travelled
 from workflows.journey_models import JourneyPhase
 
-__all__ = ["Tortured", "markdown_of", "rows_of", "table_of", "write_result"]
+__all__ = ["Tortured", "lines_of", "markdown_of", "rows_of", "write_result"]
 
 STEPS = {
     JourneyPhase.TENANT_CREATED: "tenant",
@@ -64,14 +63,15 @@ def _hit(killed: Sequence[Killed], journeys: Sequence[Travelled], step: str) -> 
     return [journey for each in killed for journey in journeys if journey.step_at(each.at) == step]
 
 
-def table_of(result: Tortured) -> Table:
-    titles, *rows = rows_of(result)
-    table = Table(box=None, pad_edge=False)
-    for title in titles:
-        table.add_column(title, justify="left" if title == titles[0] else "right")
-    for row in rows:
-        table.add_row(*row, style="red" if "failed" in row[-1] else None)
-    return table
+def lines_of(result: Tortured) -> list[str]:
+    """The rows for a terminal, or a file, of which nobody knows how wide it is."""
+    rows = rows_of(result)
+    first, *others = (max(map(len, column)) for column in zip(*rows, strict=True))
+
+    def line(row: list[str]) -> str:
+        return "  ".join([row[0].ljust(first), *map(str.rjust, row[1:], others)])
+
+    return [line(row) for row in rows]
 
 
 def markdown_of(result: Tortured, seed: int, took: timedelta) -> str:
