@@ -123,7 +123,7 @@ def _deaths(cluster: LocalCluster, killed: Sequence[Killed]) -> list[str]:
     """Which programs died though nobody killed them: of what others did not answer, say."""
     by_us = Counter(each.kill.victim for each in killed)
     deaths = {each.name: each.restarts - by_us[each.name] for each in cluster.status()}
-    return [f"{name} died by itself, {count} times" for name, count in sorted(deaths.items()) if count > 0]
+    return [f"{name} died by itself: {count}" for name, count in sorted(deaths.items()) if count > 0]
 
 
 def _print(result: Tortured) -> None:
