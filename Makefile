@@ -1,7 +1,8 @@
 # Every target makes what it needs first: the virtual environment here, the toolchain in the user's cache.
 # Settings: TOOLCHAIN=auto|build|upstream|<folder>, MIRROR=<url>, CLUSTER=<name>, KEEP=1, V=1 (tracebacks); of load:
 # USERS=<number>, DURATION=<seconds>; of journey: TENANTS=<number>, LOAD=0, USERS=<number>; of gc: RUN=<id>, DELETE=1;
-# of bench: MOST=<number>; of conformance: AGAINST=<kubeconfig>, AUDIT_LOG=<file>; of e2e: RESUME=<run>.
+# of e2e: RESUME=<run>; of bench: MOST=<number>; of torture: KILLS, SEED, JOURNEYS=<number>; of conformance:
+# AGAINST=<kubeconfig>, AUDIT_LOG=<file>.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -12,7 +13,7 @@ export VIRTFLOW_CLUSTER := $(or $(CLUSTER),local)
 export VIRTFLOW_KEEP := $(or $(KEEP),0)
 export VIRTFLOW_VERBOSE := $(or $(V),0)
 
-.PHONY: e2e test explore attack exits conformance up down status runs logs histories load journey gc bench doctor lint format
+.PHONY: e2e test explore attack exits conformance up down status runs logs histories load journey gc bench torture doctor lint format
 
 e2e: .venv/ready
 	@$(BIN)/python -m virtflow e2e $(if $(RESUME),--resume $(RESUME))
@@ -60,6 +61,10 @@ gc: .venv/ready
 
 bench: .venv/ready
 	@$(BIN)/python -m virtflow bench --most $(or $(MOST),1000)
+
+torture: .venv/ready
+	@$(BIN)/python -m virtflow torture --kills $(or $(KILLS),50) $(if $(SEED),--seed $(SEED)) \
+		--journeys $(or $(JOURNEYS),4)
 
 # Before the virtual environment, too: what is missing may be what makes it.
 doctor:

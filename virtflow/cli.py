@@ -1,4 +1,4 @@
-"""The command line: `virtflow up | status | logs | down | e2e | runs | load | journey | gc | bench | doctor`."""
+"""The command line: a function for each command of `virtflow`."""
 
 import logging
 import os
@@ -201,6 +201,20 @@ def bench(
     from virtflow.bench import run_bench
 
     raise typer.Exit(run_bench(_settings(), most=most, rounds=rounds))
+
+
+@app.command(epilog=EXIT_CODES)
+def torture(
+    kills: Annotated[int, typer.Option(min=1, help="Processes to kill.")] = 50,
+    seed: Annotated[int | None, typer.Option(help="Of another run, to have the same kills again.")] = None,
+    journeys: Annotated[int, typer.Option(min=1, help="Journeys on their way at a time, one of them with load.")] = 4,
+    only: Annotated[list[str] | None, typer.Option(help="Kill this program and others so named, not all.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Kill programs at random moments while journeys are on their way, on the cluster <name>-torture, made for it."""
+    from virtflow.torture import run_torture
+
+    raise typer.Exit(run_torture(_settings(), kills=kills, seed=seed, journeys=journeys, only=only or []))
 
 
 @app.command()

@@ -15,7 +15,8 @@ from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest
 from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
-from temporalio.exceptions import CancelledError
+from temporalio.common import WorkflowIDReusePolicy
+from temporalio.exceptions import CancelledError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from clusters.local import LocalCluster
@@ -24,7 +25,7 @@ from virtflow.exit_codes import ExitCode, worst
 from virtflow.interrupts import undo
 from virtflow.journey_report import Journey, failures_of, table_of, write_journeys
 from virtflow.settings import Settings
-from virtflow.temporal import TASK_QUEUE, answering, connect
+from virtflow.temporal import TASK_QUEUE, answering, connect, patiently
 from virtflow.terminal import console, phase
 from virtflow.verdicts import VERDICTS
 from workflows.failures import words_of
@@ -34,7 +35,7 @@ from workflows.options import UNDONE_LIMIT
 from workflows.tenant_journey import PHASE, TenantJourney
 from workflows.tenant_models import TenantOrder
 
-__all__ = ["codes_of", "journey_orders", "run_journeys", "travel"]
+__all__ = ["Handle", "codes_of", "journey_order", "journey_orders", "run_journeys", "travel", "travelled"]
 
 MANIFESTS = Path(__file__).parents[1] / "features" / "manifests"
 PHASE_LIMIT = timedelta(minutes=5)
@@ -64,6 +65,12 @@ def run_journeys(settings: Settings, *, tenants: int, users: int | None) -> Exit
 def journey_orders(run_id: str, tenants: int, users: int | None) -> dict[str, JourneyOrder]:
     """By workflow id. All of it derived from the run's id, so that two runs never share a namespace."""
 
+    return dict(journey_order(run_id, number, users) for number in range(1, tenants + 1))
+
+
+def journey_order(run_id: str, number: int, users: int | None) -> tuple[str, JourneyOrder]:
+    """One of them, behind its workflow id."""
+
     def read(name: str) -> str:
         return (MANIFESTS / name).read_text()
 
@@ -79,14 +86,11 @@ def journey_orders(run_id: str, tenants: int, users: int | None) -> dict[str, Jo
             settled_within=PHASE_LIMIT,
             scaled_in_within=PHASE_LIMIT,
         )
-    orders = {}
-    for number in range(1, tenants + 1):
-        name = f"tenant-{number:03}"
-        workflow_id = f"{run_id}/journey/{name}"
-        labels = labels_of(workflow_id)
-        tenant = TenantOrder(name, f"{name}-{labels[SCENARIO]}", labels)
-        orders[workflow_id] = JourneyOrder(tenant, read("test-vm.yaml"), PHASE_LIMIT, load)
-    return orders
+    name = f"tenant-{number:03}"
+    workflow_id = f"{run_id}/journey/{name}"
+    labels = labels_of(workflow_id)
+    tenant = TenantOrder(name, f"{name}-{labels[SCENARIO]}", labels)
+    return workflow_id, JourneyOrder(tenant, read("test-vm.yaml"), PHASE_LIMIT, load)
 
 
 @contextlib.contextmanager
@@ -133,7 +137,7 @@ def codes_of(journey: Journey) -> Iterator[ExitCode]:
 
 async def travel(temporal: Client, orders: dict[str, JourneyOrder]) -> list[Journey]:
     """Start every journey and return when all have ended, however each did. Cancelled, cancel and await them."""
-    tasks = [asyncio.create_task(_journey(temporal, workflow_id, order)) for workflow_id, order in orders.items()]
+    tasks = [asyncio.create_task(travelled(temporal, workflow_id, order)) for workflow_id, order in orders.items()]
     try:
         with phase(f"{len(tasks)} tenants") as show:
             await _watched(temporal, tasks, orders, show)
@@ -146,14 +150,27 @@ async def travel(temporal: Client, orders: dict[str, JourneyOrder]) -> list[Jour
     return [task.result() for task in tasks]
 
 
-async def _journey(temporal: Client, workflow_id: str, order: JourneyOrder) -> Journey:
-    handle = await temporal.start_workflow(TenantJourney.run, order, id=workflow_id, task_queue=TASK_QUEUE)
-    return await _end_of(handle, order.tenant.name)
+async def travelled(temporal: Client, workflow_id: str, order: JourneyOrder) -> Journey:
+    """Start a journey and return its end, however it ended. Temporal may be gone for a while."""
+
+    async def start() -> Handle:
+        return await temporal.start_workflow(
+            TenantJourney.run,
+            order,
+            id=workflow_id,
+            task_queue=TASK_QUEUE,
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+        )
+
+    # Started already, it was by a try whose answer got lost.
+    with contextlib.suppress(WorkflowAlreadyStartedError):
+        await patiently(start)
+    return await _end_of(temporal.get_workflow_handle_for(TenantJourney.run, workflow_id), order.tenant.name)
 
 
 async def _end_of(handle: Handle, tenant: str) -> Journey:
     try:
-        outcome = await handle.result()
+        outcome = await patiently(handle.result)
     except WorkflowFailureError as error:
         problem = words_of(error)
         if isinstance(error.cause, CancelledError):

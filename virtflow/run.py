@@ -28,7 +28,7 @@ from virtflow.temporal import answering, connect
 from virtflow.terminal import console
 from workflows.scenario import Scenario
 
-__all__ = ["code_of", "resume_features", "run_features"]
+__all__ = ["code_of", "keep_logs", "resume_features", "run_features"]
 
 ROOT = Path(__file__).parents[1]
 LOG_LINES = 2000
@@ -103,7 +103,7 @@ def _wind_up(plugin: "_Plugin", code: ExitCode) -> None:
     run.note(exit_code=code)
     try:
         if code != ExitCode.PASSED:
-            _keep_logs(cluster, run.folder / "logs")
+            keep_logs(cluster, run.folder / "logs")
     finally:
         if not run.record.stays:
             interrupted = "Interrupted: taking" if isinstance(plugin.stopped_by, KeyboardInterrupt) else "Taking"
@@ -255,7 +255,7 @@ def code_of(error: BaseException) -> ExitCode:
     return ExitCode.FAILED if isinstance(error, AssertionError | pytest.fail.Exception) else ExitCode.BUG
 
 
-def _keep_logs(cluster: LocalCluster, folder: Path) -> None:
+def keep_logs(cluster: LocalCluster, folder: Path) -> None:
     """The end of each component's log, for whoever reads the report when the cluster is gone."""
     if not cluster.folder.exists():
         return

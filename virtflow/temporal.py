@@ -1,17 +1,21 @@
 """Talking to Temporal: where, and with which payloads."""
 
+import asyncio
 import contextlib
-from collections.abc import Iterator
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from datetime import timedelta
+from typing import TypeVar
 
 from temporalio.client import Client
 from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.converter import CompositePayloadConverter, DataConverter
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 
 from clusters.endpoints import Endpoints
 from virtflow.errors import InfrastructureError
 
-__all__ = ["DATA_CONVERTER", "TASK_QUEUE", "answering", "connect"]
+__all__ = ["DATA_CONVERTER", "TASK_QUEUE", "answering", "connect", "patiently"]
 
 TASK_QUEUE = "virtflow"
 
@@ -27,6 +31,44 @@ class _PayloadConverter(CompositePayloadConverter):
 
 DATA_CONVERTER = DataConverter(payload_converter_class=_PayloadConverter)
 """Payloads are typed: dataclasses, timedeltas and enums survive the way."""
+
+
+AWAY = (
+    RPCStatusCode.UNAVAILABLE,
+    RPCStatusCode.DEADLINE_EXCEEDED,
+    RPCStatusCode.CANCELLED,
+    RPCStatusCode.UNKNOWN,
+    RPCStatusCode.INTERNAL,
+)
+"""What a server that is killed, or is just starting, makes of a request."""
+PATIENCE = timedelta(minutes=2)
+LASTS_LONG = timedelta(seconds=30)
+PAUSE = timedelta(milliseconds=500)
+
+Answer = TypeVar("Answer")
+
+
+async def patiently(ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    """The answer, as soon as Temporal gives one: a server that was killed is back within seconds.
+
+    The client's own retries end after ten seconds. Raises the last RPCError after two minutes without an answer, and
+    one that is an answer at once. `ask` must be harmless if an earlier try came through.
+    """
+    silent_since: float | None = None
+    while True:
+        asked = time.monotonic()
+        try:
+            return await ask()
+        except RPCError as error:
+            if error.status not in AWAY:
+                raise
+            now = time.monotonic()
+            # What lasted long had an answer, and waited for the next one when the server died.
+            if silent_since is None or now - asked > LASTS_LONG.total_seconds():
+                silent_since = now
+            if now - silent_since > PATIENCE.total_seconds():
+                raise
+        await asyncio.sleep(PAUSE.total_seconds())
 
 
 @contextlib.contextmanager

@@ -101,6 +101,12 @@ class LocalCluster:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         layout.write_text(LAYOUT)
 
+    def await_recovered(self) -> None:
+        """Until all of it answers, after something died. Raises ClusterError if something does not come back."""
+        from clusters.local.start import await_recovered
+
+        await_recovered(self.folder, self._supervisor, self.endpoints())
+
     def restart_worker(self) -> None:
         """So that it runs the code of this checkout as it is now."""
         self._supervisor.restart("worker")

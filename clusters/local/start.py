@@ -14,7 +14,7 @@ from clusters.local.toolchain import Toolchain
 from clusters.supervisor import Supervisor
 from virtflow.terminal import phase
 
-__all__ = ["start"]
+__all__ = ["await_recovered", "start"]
 
 REQUEST_COST = timedelta(milliseconds=50)
 """CPU time that a request costs a guest."""
@@ -49,6 +49,12 @@ def start(
     with phase("Waiting until everything answers") as show:
         asyncio.run(await_answers(kubernetes, endpoints, supervisor, show))
     return endpoints
+
+
+def await_recovered(folder: Path, supervisor: Supervisor, endpoints: Endpoints) -> None:
+    """Until everything of a cluster that is up runs, and what serves answers. Raises ClusterError."""
+    kubernetes = Kubernetes(folder, Ports.choose(folder / "ports.json", in_use=True))
+    asyncio.run(await_answers(kubernetes, endpoints, supervisor, lambda _: None))
 
 
 def _describe(name: str, kubernetes: Kubernetes) -> Endpoints:

@@ -2,12 +2,14 @@
 
 import configparser
 import contextlib
+import http.client
 import io
 import os
 import shlex
 import subprocess
 import sys
 import time
+import xml.parsers.expat
 import xmlrpc.client
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +36,9 @@ SUPERVISORD, WATCH = "supervisord", "crash-watch"
 # In the environment of supervisord and of all that descends from it: pids are reused and a killed parent's
 # children are nobody's, but this says whose they are.
 MARK = "VIRTFLOW_SUPERVISED_IN"
+
+# Killed before it answers, in the middle of an answer, or between an answer's head and its body.
+NO_ANSWER = (OSError, http.client.HTTPException, xmlrpc.client.ProtocolError, xml.parsers.expat.ExpatError)
 
 # Go's programs here are small and make much garbage: collecting it four times as seldom is worth the memory.
 DEFAULT_ENVIRONMENT = {"GOGC": "400", "PYTHONUNBUFFERED": "1"}
@@ -262,9 +267,10 @@ class Supervisor:
         try:
             with xmlrpc.client.ServerProxy("http://localhost", transport=transport) as proxy:
                 yield proxy.supervisor
-        except OSError as error:
+        except NO_ANSWER as error:
             raise ClusterError(
-                f"supervisord in {self._folder} gave no answer: {error}. If it was killed, it is back within seconds."
+                f"supervisord in {self._folder} gave no answer: {error!r}. If it was killed, it is back within "
+                f"seconds."
             ) from error
 
     def _config(self, programs: Sequence[Program]) -> configparser.RawConfigParser:
@@ -283,6 +289,8 @@ class Supervisor:
             "command": _command([sys.executable, "-m", "clusters.supervisor.watch", self._folder]),
             "directory": _quoted(self._folder),
             "events": ",".join(f"PROCESS_STATE_{state}" for state in WATCHED_STATES),
+            # While it starts, everything else may start and die: of what does not fit, it would never hear.
+            "buffer_size": "1000",
             "stderr_logfile": _quoted(_quoted(self.log(WATCH))),
             "autorestart": "true",
         }

@@ -58,7 +58,8 @@ def test_what_is_excepted_from_proxies_stays_so(
 def test_help_names_every_command(state: Path) -> None:
     result = virtflow(state, "--help")
     assert result.returncode == 0
-    for command in ("up", "status", "logs", "down", "e2e", "load", "journey", "gc", "bench", "doctor"):
+    commands = "up status logs down e2e runs load journey gc bench torture doctor"
+    for command in commands.split():
         assert f" {command} " in result.stdout
     assert not state.exists()
 
@@ -73,6 +74,7 @@ def test_help_names_every_command(state: Path) -> None:
         ["load", "--users", "none"],
         ["journey", "--tenants", "0"],
         ["gc", "--kubeconfig", "/nowhere"],
+        ["torture", "--kills", "0"],
     ],
 )
 def test_wrong_usage_ends_with_2_and_says_what_is_wrong(state: Path, arguments: list[str]) -> None:

@@ -1,9 +1,11 @@
 """The real supervisord with small programs."""
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -262,6 +264,14 @@ def test_the_watch_comes_back_after_it_was_killed_and_goes_on_counting(superviso
         wait_until(lambda: supervisor.check() == [])
 
 
+def test_the_watch_hears_of_all_that_happens_while_it_starts(supervisor: Supervisor) -> None:
+    names = [f"program-{number}" for number in range(12)]
+    supervisor.configure([python(name, "raise SystemExit(1)") for name in names])
+    supervisor.start()
+    wait_until(lambda: all(restarts_of(supervisor, name) >= 1 for name in names))
+    assert "overflowed" not in supervisor.log("supervisord").read_text()
+
+
 def test_a_program_that_dies_again_and_again_after_its_start_is_given_up(supervisor: Supervisor) -> None:
     # Each life is long enough for supervisord to call it running.
     supervisor.configure([python("one", "import time; print('up', flush=True); time.sleep(600)")])
@@ -306,6 +316,43 @@ def test_a_program_that_supervisord_does_not_know_cannot_be_restarted(supervisor
     supervisor.configure([])
     with pytest.raises(ClusterError, match="ghost"):
         supervisor.restart("ghost")
+
+
+ANSWER_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\n"
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        b"",
+        b"HTTP/1.1 2",
+        ANSWER_HEAD + b"Content-Length: 100\r\n\r\n<?xml version='1.0'?>",
+        # Without a length, its end is where the connection ends.
+        ANSWER_HEAD + b"\r\n<?xml version='1.0'?><methodResponse><par",
+        b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+def test_a_supervisord_that_is_killed_in_the_middle_of_an_answer_gave_none(
+    supervisor: Supervisor, folder: Path, part: bytes
+) -> None:
+    supervisor.configure([python("one", SLEEPS)])
+    (folder / "supervisor.sock").unlink()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(folder / "supervisor.sock"))
+        server.listen()
+        server.settimeout(LIMIT)
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(part)
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        states = programs_of(supervisor)
+        answering.join()
+    assert [(state.name, state.state) for state in states] == [("one", "STOPPED")]
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"one": {"lives": 9}}', '{"one": 1}'])

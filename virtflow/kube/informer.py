@@ -20,7 +20,7 @@ from datetime import timedelta
 from virtflow.kube.client import NO_ANSWER, KubeClient, KubeError, UnreadableAnswer, describe
 from virtflow.kube.resources import Object, Resource
 
-__all__ = ["Informer", "Key"]
+__all__ = ["REFUSED_FOR", "Informer", "Key"]
 
 log = logging.getLogger(__name__)
 

@@ -7,6 +7,7 @@ what was written last, so that a restart of this process repeats no write.
 
 import asyncio
 import logging
+import time
 from datetime import timedelta
 
 from clusters.kubevirt.guests.directory import Directory
@@ -14,6 +15,7 @@ from clusters.kubevirt.guests.http import loop_clock
 from clusters.kubevirt.guests.launchers import running_launchers
 from clusters.kubevirt.guests.machine import usage_figure
 from virtflow.kube import NO_ANSWER, Informer, KubeClient, KubeError, Object, describe
+from virtflow.kube.informer import REFUSED_FOR
 from virtflow.kube.resources import PODS
 
 __all__ = ["USAGE", "report_usage", "write_usage"]
@@ -30,10 +32,19 @@ WRITES_AT_ONCE = 20
 
 
 async def report_usage(kube: KubeClient, directory: Directory, pods: Informer) -> None:
-    """Write the figures of every window, for ever."""
+    """Write the figures of every window, for ever. Raises KubeError if this identity may not for a while."""
+    refused_since: float | None = None
     while True:
         await asyncio.sleep(WINDOW.total_seconds())
-        await write_usage(kube, directory, pods)
+        try:
+            await write_usage(kube, directory, pods)
+        except KubeError as error:
+            refused_since = refused_since or time.monotonic()
+            if time.monotonic() - refused_since >= REFUSED_FOR.total_seconds():
+                raise
+            log.warning("CPU figures not written: %s", error)
+        else:
+            refused_since = None
 
 
 async def write_usage(kube: KubeClient, directory: Directory, pods: Informer) -> None:
