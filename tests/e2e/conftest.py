@@ -269,9 +269,9 @@ def pytest_bdd_after_step(request: pytest.FixtureRequest) -> None:
 def pytest_bdd_step_error(
     request: pytest.FixtureRequest, feature: Feature, scenario: GherkinScenario, step: Step, exception: Exception
 ) -> None:
-    now, problem = time.monotonic(), explain(exception)
+    problem = explain(exception)
+    request.config.stash[report_key].step_ends(time.monotonic(), problem)
     keep_bundle(request, feature.name or "", scenario.name, f"{step.keyword} {step.name}", problem)
-    request.config.stash[report_key].step_ends(now, problem)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -85,6 +85,11 @@ class Report:
         if error:
             console.print("      " + error.replace("\n", "\n      "), style="red", markup=False)
 
+    def add_note(self, text: str) -> None:
+        """A line about the step that has just ended."""
+        self._scenarios[-1].steps[-1].notes.append(text)
+        console.print(f"      [dim]{_escaped(text)}[/]")
+
     def scenario_reports(self, report: pytest.TestReport, problem: str | None) -> None:
         """The outcome of a test's setup, call or teardown: the scenario's own, whichever part fails."""
         scenario = self._scenarios[-1]
