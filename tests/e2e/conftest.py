@@ -343,10 +343,10 @@ def pytest_bdd_after_step(request: pytest.FixtureRequest) -> None:
 def pytest_bdd_step_error(
     request: pytest.FixtureRequest, feature: Feature, scenario: GherkinScenario, step: Step, exception: Exception
 ) -> None:
-    now, problem = time.monotonic(), explain(exception)
-    keep_bundle(request, feature.name or "", scenario.name, f"{step.keyword} {step.name}", problem)
+    problem = explain(exception)
     session: Session = request.getfixturevalue("session")
-    request.config.stash[report_key].step_ends(now, problem, session.resumed)
+    request.config.stash[report_key].step_ends(time.monotonic(), problem, session.resumed)
+    keep_bundle(request, feature.name or "", scenario.name, f"{step.keyword} {step.name}", problem)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -22,7 +22,7 @@ MINUTE = timedelta(minutes=1)
 
 
 def keep_bundle(request: pytest.FixtureRequest, feature: str, scenario: str, step: str, problem: str) -> None:
-    """Write the failed step's bundle, and note it under the step. Whatever comes of that, the outcome stays."""
+    """Write the bundle of the step that has just failed, and tell where. Whatever comes of that, the outcome stays."""
     reports: Path | None = request.config.getoption("--virtflow-report")
     if reports is None:
         return
@@ -30,9 +30,9 @@ def keep_bundle(request: pytest.FixtureRequest, feature: str, scenario: str, ste
     try:
         index = _write(request, reports / "failures", feature, scenario, step, problem)
     except Exception as error:  # that a step failed is worth more than why this did
-        report.note(f"What there was could not be kept: {describe(error)}")
+        report.add_note(f"What there was could not be kept: {describe(error)}")
     else:
-        report.note(f"[What there was when it failed]({index.relative_to(reports)})")
+        report.add_note(f"[What there was when it failed]({index.relative_to(reports)})")
 
 
 def _write(

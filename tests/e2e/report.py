@@ -149,6 +149,11 @@ class Report:
         if error:
             _say_error(error)
 
+    def add_note(self, text: str) -> None:
+        """A line about the step that has just ended."""
+        self._scenario.steps[-1].notes.append(text)
+        console.print(f"      [dim]{_escaped(text)}[/]")
+
     def scenario_reports(self, report: pytest.TestReport, problem: str | None, code: ExitCode | None = None) -> None:
         """The outcome of a test's setup, call or teardown: the scenario's own, whichever part fails.
 

@@ -13,7 +13,7 @@ import pytest
 from temporalio import workflow
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import WorkflowHistory
-from temporalio.worker import Replayer
+from temporalio.worker import Replayer, UnsandboxedWorkflowRunner
 
 from activities.evidence import Evidence
 from tests.workflows.histories import Manner, load, name_of, recorded, text_in, updates_in
@@ -32,7 +32,11 @@ histories = pytest.mark.parametrize("file", recorded(), ids=lambda file: file.na
 
 async def replay(history: WorkflowHistory, *workflows: type) -> None:
     replayer = Replayer(
-        workflows=workflows, data_converter=DATA_CONVERTER, workflow_failure_exception_types=[Exception]
+        workflows=workflows,
+        data_converter=DATA_CONVERTER,
+        # As the worker does.
+        workflow_runner=UnsandboxedWorkflowRunner(),
+        workflow_failure_exception_types=[Exception],
     )
     await replayer.replay_workflow(history)
 
