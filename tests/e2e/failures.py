@@ -22,7 +22,7 @@ MINUTE = timedelta(minutes=1)
 
 
 def keep_bundle(request: pytest.FixtureRequest, feature: str, scenario: str, step: str, problem: str) -> None:
-    """Write the bundle of the step that has just failed, and tell where. Whatever comes of that, the outcome stays."""
+    """Write the bundle of the step that just failed, and tell where. Whatever comes of that, the outcome stays."""
     reports: Path | None = request.config.getoption("--virtflow-report")
     if reports is None:
         return
