@@ -10,9 +10,10 @@ from temporalio import activity
 from activities.errors import gave_up, refusals_are_final
 from activities.heartbeat import heartbeating
 from activities.outages import impossible_is_final
-from clusters.faults import NOT_READY, check_node
+from clusters.faults import NOT_READY, check_node, is_played
 from virtflow.kube import Informer, KubeClient, KubeError, Object
 from virtflow.kube.resources import NODES, PODS, VMIS
+from workflows.failures import FailureType, failure
 from workflows.fault_models import Instance, LauncherKill, NodeFault
 from workflows.models import VirtualMachineRef
 
@@ -50,7 +51,7 @@ class Faults:
         """End this fault, and wait until the node is well and takes pods. Where there is none it is well already."""
         async with heartbeating(), self._node(fault.node) as informer:
             node = informer.get("", fault.node)
-            if node is None or mark_of(node) not in ("", fault.mark):
+            if node is None or not is_played(node) or mark_of(node) not in ("", fault.mark):
                 return
             if mark_of(node):
                 await self._annotate(informer, node, None)
@@ -63,8 +64,9 @@ class Faults:
             pods = await self._kube.list(PODS, kill.machine.namespace, selector="kubevirt.io=virt-launcher")
             own = [pod["metadata"] for pod in pods if kill.instance.uid in owners_of(pod)]
             if not own and activity.info().attempt == 1:
-                raise gave_up(
-                    f"{kill.machine.namespace}/{kill.machine.name} has no launcher pod that could be killed."
+                raise failure(
+                    FailureType.REFUSED,
+                    f"{kill.machine.namespace}/{kill.machine.name} has no launcher pod that could be killed.",
                 )
             for meta in own:
                 # Not 0 seconds: that would not wait for the node's word that the guest has ended.
@@ -83,7 +85,8 @@ class Faults:
         if informer.get("", fault.node) is None:
             with refusals_are_final():
                 names = [node["metadata"]["name"] for node in await self._kube.list(NODES)]
-            raise gave_up(f"There is no node {fault.node}. There are: {', '.join(names) or 'none'}.")
+            known = ", ".join(names) or "none"
+            raise failure(FailureType.REFUSED, f"There is no node {fault.node}. There are: {known}.")
         with impossible_is_final():
             check_node(informer.get("", fault.node) or {})
         try:
@@ -95,7 +98,7 @@ class Faults:
                 f"{what_it_says(informer.get('', fault.node) or {})}."
             ) from None
         if node is None:
-            raise gave_up(f"Node {fault.node} is gone: somebody has deleted it meanwhile.")
+            raise failure(FailureType.REFUSED, f"Node {fault.node} is gone: somebody has deleted it meanwhile.")
         return node
 
     async def _annotate(self, informer: Informer, node: Object, mark: str | None) -> None:

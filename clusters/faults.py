@@ -11,7 +11,7 @@ from clusters.endpoints import ClusterError
 from clusters.supervisor import Supervisor
 from virtflow.kube import Object
 
-__all__ = ["NOT_READY", "CannotFailError", "Programs", "check_node"]
+__all__ = ["NOT_READY", "CannotFailError", "Programs", "check_node", "is_played"]
 
 NOT_READY = "virtflow/not-ready"
 """A node with this annotation fails, and is well again without it. Its value is the reason that the node gives."""
@@ -26,12 +26,17 @@ class CannotFailError(ClusterError):
     """Nothing on this cluster could make it fail, or bring it back."""
 
 
+def is_played(node: Object) -> bool:
+    """By kwok, which lets it fail when it is told to."""
+    return PLAYED_BY_KWOK in node["metadata"].get("annotations", {})
+
+
 def check_node(node: Object) -> None:
     """Raises CannotFailError unless kwok plays this node."""
-    meta = node["metadata"]
-    if PLAYED_BY_KWOK not in meta.get("annotations", {}):
+    if not is_played(node):
+        name = node["metadata"]["name"]
         raise CannotFailError(
-            f"Node {meta['name']} is a real one, which virtflow cannot make fail: that takes a local cluster. "
+            f"Node {name} is a real one, which virtflow cannot make fail: that takes a local cluster. "
             f"`virtflow e2e --feature` runs the scenarios that have no such step."
         )
 

@@ -16,7 +16,7 @@ from clusters.local import LocalCluster
 from virtflow.kube import Informer, KubeClient, Object
 from virtflow.kube.resources import NODES
 from virtflow.temporal import TASK_QUEUE, connect
-from workflows.failures import words_of
+from workflows.failures import FailureType, type_of, words_of
 from workflows.fault_models import NodeFault, Outage
 from workflows.models import ScenarioOrder
 from workflows.scenario import Scenario
@@ -136,7 +136,9 @@ async def test_what_is_not_there_cannot_fail(temporal: Client, cluster: LocalClu
     with pytest.raises(WorkflowUpdateFailedError) as failed:
         await handle.execute_update(Scenario.fail_node, NodeFault("node-99", "somebody"))
     assert words_of(failed.value).startswith("There is no node node-99. There are: node-1, ")
+    assert type_of(failed.value) is FailureType.REFUSED
     with pytest.raises(WorkflowUpdateFailedError) as failed:
         await handle.execute_update(Scenario.take_down, Outage("kubelet", timedelta(seconds=1)))
     assert words_of(failed.value).startswith("No kubelet is kept by this cluster's own supervisor")
+    assert type_of(failed.value) is FailureType.REFUSED
     assert await ended(handle) == []
