@@ -10,6 +10,7 @@ from tests.e2e.conftest import Session
 from tests.e2e.report import Report
 from tests.e2e.steps import faults
 from tests.e2e.steps.world import World
+from virtflow.errors import InfrastructureError, VirtflowError
 from workflows.fault_models import Instance, NodeFault, Outage, OutageEnded, OutageRecord, Recovery
 from workflows.models import GatewayAnswer, ScenarioOrder, VirtualMachineCreated, VirtualMachineRef
 from workflows.tenant_models import Tenant
@@ -67,6 +68,26 @@ def test_a_node_is_mended_also_if_its_failure_failed() -> None:
     with pytest.raises(AssertionError, match="no"):
         faults.node_fails(session, world(), broken, "node-1")
     assert broken == [FAULT]
+
+
+def test_a_program_is_awaited_also_if_nobody_saw_it_away() -> None:
+    broken: faults.Broken = []
+    with pytest.raises(InfrastructureError):
+        faults.program_is_gone(Answering(take_down=InfrastructureError("no")), broken, "kube-apiserver", 20)
+    assert broken == [OUTAGE]
+
+
+def test_what_was_never_taken_down_need_not_come_back() -> None:
+    session = Answering(await_back=VirtflowError("No kube-apiserver is kept by this cluster's own supervisor"))
+    torn_down(session, [FAULT, OUTAGE])
+    assert session.asked == [("await_back", OUTAGE), ("mend_node", FAULT)]
+
+
+def test_what_does_not_come_back_is_told_when_all_else_is_mended() -> None:
+    session = Answering(await_back=InfrastructureError("it does not answer"))
+    with pytest.raises(InfrastructureError, match="it does not answer"):
+        torn_down(session, [FAULT, OUTAGE])
+    assert session.asked == [("await_back", OUTAGE), ("mend_node", FAULT)]
 
 
 @pytest.mark.parametrize(

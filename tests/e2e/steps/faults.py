@@ -1,6 +1,7 @@
 """Steps that make something fail, and about what comes back by itself."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from pytest_bdd import then, when
 from tests.e2e.phrases import phrase
 from tests.e2e.steps.machines import arrows_observed
 from tests.e2e.steps.world import World
+from virtflow.errors import VirtflowError
 from workflows.fault_models import LauncherKill, NodeFault, Outage, OutageEvidence, RecoveryWait
 from workflows.labels import SCENARIO
 from workflows.models import ReplicasWait
@@ -29,13 +31,24 @@ Broken = list[NodeFault | Outage]
 def broken(session: "Session") -> Iterator[Broken]:
     """What the scenario makes fail. It is whole again before the next begins: nodes and programs are everybody's."""
     broken: Broken = []
-    yield broken
-    for fault in reversed(broken):
-        match fault:
-            case NodeFault():
-                session.ask(Scenario.mend_node, fault)
-            case Outage():
+    # One that cannot be mended keeps none of the others from it.
+    with ExitStack() as stack:
+        yield broken
+        for fault in broken:
+            stack.callback(mend, session, fault)
+
+
+def mend(session: "Session", fault: NodeFault | Outage) -> None:
+    match fault:
+        case NodeFault():
+            session.ask(Scenario.mend_node, fault)
+        case Outage():
+            try:
                 session.ask(Scenario.await_back, fault)
+            except VirtflowError as error:
+                # A plain one is a refusal: nothing was taken down, as the step that was to do it has told.
+                if type(error) is not VirtflowError:
+                    raise
 
 
 @when(phrase('the node "{node:Name}" fails'))
@@ -69,8 +82,8 @@ def launcher_is_killed(session: "Session", world: World) -> None:
 def program_is_gone(session: "Session", broken: Broken, program: str, seconds: int) -> None:
     """Returns when it is away: the steps that follow are done meanwhile."""
     outage = Outage(program, timedelta(seconds=seconds))
-    session.ask(Scenario.take_down, outage)
     broken.append(outage)
+    session.ask(Scenario.take_down, outage)
 
 
 @when("the quota fills while the replica set scales")
