@@ -68,7 +68,8 @@ class Outages:
 
     @activity.defn
     async def bring_back(self, outage: Outage) -> None:
-        """Whatever became of the outage, its program runs afterwards, and the kube-apiserver is ready."""
+        """Whatever became of the outage, its program and what follows it run afterwards, and the kube-apiserver is
+        ready."""
         async with heartbeating():
             try:
                 await to_its_end(self._programs.start, outage.program)
@@ -76,6 +77,10 @@ class Outages:
                 # Then nobody has taken it down.
                 return
             await self._is_back(outage.program)
+            # An outage that is cut short starts its program, and wakes nobody.
+            if await asyncio.to_thread(self._programs.has_waited_for, outage.program):
+                await to_its_end(self._programs.wake_followers, outage.program)
+                await self._is_back(outage.program)
 
     async def _is_back(self, program: str) -> None:
         try:

@@ -4,8 +4,11 @@ Another cluster simply has neither. That is told before anything is touched, so 
 of any cluster whether it can be run there.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
+
+import psutil
 
 from clusters.endpoints import ClusterError
 from clusters.supervisor import Supervisor
@@ -61,6 +64,11 @@ class Programs:
             self._supervisor.kill_program(follower)
             self._supervisor.start(follower)
 
+    def has_waited_for(self, program: str) -> bool:
+        """Whether any follower has: it began before the program did."""
+        began = {each.name: began_at(each.pid) for each in self._supervisor.states()}
+        return any(began[follower] < began[program] for follower in FOLLOWERS.get(program, ()))
+
     def is_down(self, program: str) -> bool:
         """Whether it was stopped, and nobody is about to start it."""
         return any(each.name == program and each.state == "STOPPED" for each in self._supervisor.states())
@@ -77,3 +85,11 @@ class Programs:
                 f"no such step."
             )
         act()
+
+
+def began_at(pid: int | None) -> float:
+    """In seconds of the system's clock; what does not run is yet to begin."""
+    try:
+        return math.inf if pid is None else psutil.Process(pid).create_time()
+    except psutil.Error:
+        return math.inf

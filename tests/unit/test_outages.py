@@ -15,7 +15,7 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.outages import Outages
 from clusters.endpoints import ClusterError
-from clusters.faults import CannotFailError, Programs, check_node
+from clusters.faults import FOLLOWERS, CannotFailError, Programs, check_node
 from clusters.supervisor import Program, Supervisor
 from tests.unit.kube_support import client_of
 from workflows.fault_models import Outage
@@ -32,6 +32,7 @@ class Noted(Programs):
     def __init__(self) -> None:
         self.told: list[str] = []
         self.keeps = True
+        self.waited = False
 
     def kill(self, program: str) -> None:
         self._note(f"kill {program}")
@@ -41,6 +42,10 @@ class Noted(Programs):
 
     def wake_followers(self, program: str) -> None:
         self._note(f"wake followers of {program}")
+        self.waited = False
+
+    def has_waited_for(self, _program: str) -> bool:
+        return self.waited
 
     def _note(self, act: str) -> None:
         if not self.keeps:
@@ -149,6 +154,34 @@ async def test_bringing_back_is_harmless(outages: Outages, programs: Noted, keep
     await ActivityEnvironment().run(outages.bring_back, LONG)
     await ActivityEnvironment().run(outages.bring_back, LONG)
     assert programs.told == (2 * [f"start {NAME}"] if keeps else [])
+
+
+async def test_an_outage_that_was_cut_short_has_its_followers_woken_once(outages: Outages, programs: Noted) -> None:
+    programs.waited = True
+    await ActivityEnvironment().run(outages.bring_back, LONG)
+    await ActivityEnvironment().run(outages.bring_back, LONG)
+    assert programs.told == [f"start {NAME}", f"wake followers of {NAME}", f"start {NAME}"]
+
+
+async def test_who_began_before_a_program_has_waited_for_it(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FOLLOWERS, "mine", ("follower",))
+    supervisor = Supervisor(folder := tmp_path_factory.mktemp("s"))
+    programs = Programs(folder)
+    try:
+        supervisor.configure([Program("mine", ["sleep", "600"]), Program("follower", ["sleep", "600"])])
+        for name in ("mine", "follower"):
+            supervisor.start(name)
+        assert not programs.has_waited_for("mine")
+        programs.kill("mine")
+        programs.start("mine")
+        assert programs.has_waited_for("mine")
+        programs.wake_followers("mine")
+        assert not programs.has_waited_for("mine")
+        assert not programs.has_waited_for("follower")
+    finally:
+        supervisor.stop()
 
 
 async def test_a_program_that_is_down_stays_so_until_it_is_started(tmp_path_factory: pytest.TempPathFactory) -> None:
