@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 
 from temporalio import activity
 
-from activities.errors import gave_up
 from activities.heartbeat import heartbeating
 from clusters.faults import CannotFailError, Programs
 from virtflow.kube import NO_ANSWER, KubeClient
@@ -90,9 +89,10 @@ class Outages:
                         return
                     await asyncio.sleep(LOOK_EVERY.total_seconds())
         except TimeoutError:
-            raise gave_up(
+            raise failure(
+                FailureType.AWAY,
                 f"{program} was taken down, started again, and {BACK_LIMIT.total_seconds():.0f} s later it does not "
-                f"answer. `virtflow status` shows what runs, `virtflow logs {program}` what it says."
+                f"answer. `virtflow logs {program}` shows what it says.",
             ) from None
 
     async def _is_ready(self) -> bool:

@@ -40,7 +40,7 @@ class FailureType(StrEnum):
     CANCELLED = "Cancelled"
     """Neither a failure nor a success."""
     AWAY = "Away"
-    """What was tried again and again, until the time for all its tries was over."""
+    """What was tried again and again, until the time for all its tries was over; or a program that should be back."""
     OTHER = "Other"
 
 
