@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from activities.no_figures import why_no_figures
 from virtflow.kube import NO_ANSWER, KubeClient, KubeError, Object, describe
+from virtflow.kube.events import last_seen
 from virtflow.kube.resources import EVENTS, NODES, POD_METRICS, PODS
 from workflows.models import ReplicaSetRef, VirtualMachineRef
 
@@ -141,22 +142,15 @@ def latest_warnings(events: Iterable[Object], names: Collection[str] = ()) -> li
         for event in events
         if event.get("type") == "Warning" and (not names or event["involvedObject"].get("name") in names)
     ]
-    warnings.sort(key=_when, reverse=True)
+    warnings.sort(key=last_seen, reverse=True)
     # Alike but for the object: one speaks for all.
     told = {(event.get("reason", ""), event["involvedObject"].get("kind", "")): event for event in reversed(warnings)}
-    newest = sorted(told.values(), key=_when, reverse=True)[:EVENTS_TOLD]
+    newest = sorted(told.values(), key=last_seen, reverse=True)[:EVENTS_TOLD]
     return [
         f"{event.get('message', '')} (event {event.get('reason', '')} of {event['involvedObject'].get('kind', '')} "
         f"{event['involvedObject'].get('name', '')})"
         for event in newest
     ]
-
-
-def _when(event: Object) -> str:
-    """RFC 3339 in UTC, to the second or finer, which sorts as text. Recorders fill in one of four fields."""
-    series = event.get("series") or {}
-    moments = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
-    return next(filter(None, moments), "") or event["metadata"].get("creationTimestamp", "")
 
 
 def _said(error: BaseException) -> str:

@@ -105,11 +105,12 @@ class Faults:
         """On condition that nobody else has written it since: a conflict is tried again by the activity's policy."""
         meta = node["metadata"]
         patch = {"resourceVersion": meta["resourceVersion"], "annotations": {NOT_READY: mark}}
-        try:
-            informer.observe(await self._kube.patch(NODES, meta["name"], {"metadata": patch}))
-        except KubeError as error:
-            if error.code != 404:
-                raise
+        with refusals_are_final():
+            try:
+                informer.observe(await self._kube.patch(NODES, meta["name"], {"metadata": patch}))
+            except KubeError as error:
+                if error.code != 404:
+                    raise
 
 
 def mark_of(node: Object) -> str:

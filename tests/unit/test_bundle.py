@@ -19,6 +19,7 @@ from virtflow.bundle.logs import UNTIMED, lines_since, moment_of
 from virtflow.bundle.objects import LAST_APPLIED, REMOVED, as_yaml, line_of
 from virtflow.bundle.parts import Part, Scene
 from virtflow.bundle.write import KINDS, Kind
+from virtflow.kube import Object
 from workflows.labels import labels_of
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -193,3 +194,20 @@ def test_an_event_is_a_line() -> None:
     assert line_of(event) == (
         "2026-11-23T12:00:00Z Warning FailedCreate tenant-a-1 Pod/one: exceeded quota (3 times, by virt-controller)\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("fields", "moment", "times"),
+    [
+        (
+            {"series": {"count": 2, "lastObservedTime": "2026-11-23T12:00:00.1Z"}},
+            "2026-11-23T12:00:00.1Z",
+            " (2 times)",
+        ),
+        ({"series": None, "eventTime": "2026-11-23T11:30:00Z"}, "2026-11-23T11:30:00Z", ""),
+        ({"lastTimestamp": None}, "2026-11-23T11:00:00Z", ""),
+    ],
+)
+def test_each_recorders_time_is_an_events(fields: Object, moment: str, times: str) -> None:
+    event = {"metadata": {"creationTimestamp": "2026-11-23T11:00:00Z"}, "message": "no", **fields}
+    assert line_of(event) == f"{moment}     /: no{times}\n"

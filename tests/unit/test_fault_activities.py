@@ -11,8 +11,8 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.faults import Faults
 from clusters.faults import PLAYED_BY_KWOK
-from tests.unit.simulated_apiserver import ApiServer
-from virtflow.kube import Informer
+from tests.unit.simulated_apiserver import ApiServer, refusal
+from virtflow.kube import Informer, Object, Response
 from workflows.failures import FailureType, type_of
 from workflows.fault_models import Instance, LauncherKill, NodeFault
 from workflows.models import VirtualMachineRef
@@ -27,6 +27,12 @@ REAL = NodeFault("node-1", "failed by 1")
 @pytest.fixture
 def server() -> ApiServer:
     return ApiServer()
+
+
+def played(server: ApiServer) -> Object:
+    node = deepcopy(server.objects["nodes", "", REAL.node])
+    node["metadata"]["annotations"][PLAYED_BY_KWOK] = "fake"
+    return node
 
 
 async def refused(act: Callable[[Any], Any], order: object) -> ApplicationError:
@@ -53,12 +59,20 @@ async def test_what_is_not_there_cannot_fail(server: ApiServer) -> None:
     assert "ns/vm has no launcher pod" in str(await refused(faults.kill_launcher, kill))
 
 
+async def test_who_may_not_mark_a_node_is_told_at_once(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    await server.add("nodes", played(server))
+
+    async def forbidden(*_: object) -> Response:
+        return refusal(403, "nodes is forbidden: User cannot patch it")
+
+    monkeypatch.setattr(server, "_patch", forbidden)
+    assert "User cannot patch it" in str(await refused(Faults(server).fail_node, REAL))
+
+
 async def test_a_node_that_is_deleted_cannot_fail(server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     async def deleted(_informer: Informer, _namespace: str, _name: str, _until: object) -> None:
         return None
 
-    played = deepcopy(server.objects["nodes", "", REAL.node])
-    played["metadata"]["annotations"][PLAYED_BY_KWOK] = "fake"
-    await server.add("nodes", played)
+    await server.add("nodes", played(server))
     monkeypatch.setattr(Informer, "wait_for", deleted)
     assert "Node node-1 is gone" in str(await refused(Faults(server).fail_node, REAL))

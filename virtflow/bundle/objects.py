@@ -7,6 +7,7 @@ import yaml
 
 from virtflow.bundle.parts import Part, Scene
 from virtflow.kube import KubeClient, KubeError, Object, Resource
+from virtflow.kube.events import last_seen
 from virtflow.kube.inventory import list_kinds
 from virtflow.kube.resources import EVENTS, NAMESPACES, VMS
 
@@ -45,7 +46,7 @@ async def gather_events(part: Part, scene: Scene) -> None:
         for namespace in await _namespaces(part, scene)
         for event in await scene.kube.list(EVENTS, namespace["metadata"]["name"])
     ]
-    part.write("events.txt", "events", [line_of(each) for each in sorted(found, key=_time_of)])
+    part.write("events.txt", "events", [line_of(each) for each in sorted(found, key=last_seen)])
 
 
 async def _namespaces(part: Part, scene: Scene) -> list[Object]:
@@ -92,18 +93,12 @@ def without_secrets(each: Object) -> Object:
 def line_of(event: Object) -> str:
     """`23:41:47 Warning FailedCreate Pod/one-abc: words (3 times, by virtualmachine-controller)`"""
     about = event.get("involvedObject", {})
-    times = event.get("count") or event.get("series", {}).get("count") or 1
+    times = event.get("count") or (event.get("series") or {}).get("count") or 1
     source = event.get("reportingComponent") or event.get("source", {}).get("component", "")
     notes = ", ".join(([f"{times} times"] if times > 1 else []) + ([f"by {source}"] if source else []))
     message = " ".join(str(event.get("message", "")).split())
     return (
-        f"{_time_of(event)} {event.get('type', '')} {event.get('reason', '')} "
+        f"{last_seen(event)} {event.get('type', '')} {event.get('reason', '')} "
         f"{about.get('namespace', '')} {about.get('kind', '')}/{about.get('name', '')}: {message}"
         f"{f' ({notes})' if notes else ''}\n"
     )
-
-
-def _time_of(event: Object) -> str:
-    """When it was last seen, as the API has it: RFC 3339 in UTC, so that text sorts as time does."""
-    last = event.get("lastTimestamp") or event.get("series", {}).get("lastObservedTime") or event.get("eventTime")
-    return str(last or event["metadata"].get("creationTimestamp", ""))
