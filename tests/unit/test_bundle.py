@@ -197,7 +197,7 @@ def test_an_event_is_a_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fields", "moment", "times"),
+    ("fields", "at", "times"),
     [
         (
             {"series": {"count": 2, "lastObservedTime": "2026-11-23T12:00:00.1Z"}},
@@ -210,4 +210,4 @@ def test_an_event_is_a_line() -> None:
 )
 def test_each_recorders_time_is_an_events(fields: Object, moment: str, times: str) -> None:
     event = {"metadata": {"creationTimestamp": "2026-11-23T11:00:00Z"}, "message": "no", **fields}
-    assert line_of(event) == f"{moment}     /: no{times}\n"
+    assert line_of(event) == f"{moment}    /: no{times}\n"
