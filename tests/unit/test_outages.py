@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
+import anyio.lowlevel
 import pytest
 from aiohttp import web
 from temporalio.exceptions import ApplicationError
@@ -205,7 +206,7 @@ async def test_who_began_before_a_program_has_waited_for_it(
             while not programs.has_waited_for("mine"):
                 programs.kill("mine")
                 programs.start("mine")
-                await anyio.sleep(0)
+                await anyio.lowlevel.checkpoint()
         programs.wake_followers("mine")
         assert not programs.has_waited_for("mine")
         assert not programs.has_waited_for("follower")
