@@ -3,11 +3,13 @@
 import asyncio
 import math
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 
 import yaml
 from temporalio import activity
 
 from activities.causes import NOBODY, Causes
+from activities.deadline import time_left
 from activities.errors import gave_up, refusals_are_final
 from activities.heartbeat import heartbeating
 from activities.manifests import label
@@ -23,10 +25,9 @@ from workflows.quota_models import Strain, StuckWait
 
 __all__ = ["Autoscaling"]
 
-IN_BAND_FOR = 3.0
-"""Seconds the metric must stay in the band, or all be stuck: one look may be between two sizes."""
-LOOK_EVERY = 0.25
-"""Seconds."""
+IN_BAND_FOR = timedelta(seconds=3)
+"""How long the metric must stay in the band, or all be stuck: one look may be between two sizes."""
+LOOK_EVERY = timedelta(milliseconds=250)
 
 
 class Autoscaling:
@@ -54,7 +55,7 @@ class Autoscaling:
                 await self._until(
                     target,
                     lambda state: state.ready == state.replicas == wanted,
-                    order.ready_within.total_seconds(),
+                    time_left(order.ready_within),
                     f"have {wanted} ready",
                 )
                 await self._apply(HPAS, autoscaler, order)
@@ -80,13 +81,13 @@ class Autoscaling:
             return state.desired in (0, count) and state.replicas == state.ready == count
 
         async with heartbeating():
-            return await self._until(wait.target, reached, wait.within.total_seconds(), f"have exactly {count} ready")
+            return await self._until(wait.target, reached, time_left(wait.within), f"have exactly {count} ready")
 
     @activity.defn
     async def await_settled(self, wait: SettleWait) -> ScaleState:
         """Wait until it has scaled out, all replicas are ready, and the autoscaler sees no reason for more."""
-        limit = wait.within.total_seconds()
-        began = asyncio.get_running_loop().time()
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + time_left(wait.within).total_seconds()
 
         def rests(state: ScaleState) -> bool:
             return (
@@ -95,7 +96,7 @@ class Autoscaling:
 
         async with heartbeating():
             while True:
-                left = limit - (asyncio.get_running_loop().time() - began)
+                left = timedelta(seconds=deadline - clock())
                 await self._until(wait.target, rests, left, "scale out and settle")
                 if not await self._comes_true(wait.target, lambda state: not rests(state), IN_BAND_FOR):
                     return self._state(wait.target)
@@ -106,15 +107,15 @@ class Autoscaling:
         target = wait.target
         async with heartbeating():
             try:
-                async with asyncio.timeout(wait.within.total_seconds()):
+                async with asyncio.timeout(time_left(wait.within).total_seconds()):
                     while True:
                         strain = self._strain(target)
                         if strain.is_stuck:
-                            await asyncio.sleep(IN_BAND_FOR)
+                            await asyncio.sleep(IN_BAND_FOR.total_seconds())
                             if self._strain(target) == strain:
                                 return strain
                         # A look at copies in memory; what it waits for is spread over many objects of four kinds.
-                        await asyncio.sleep(LOOK_EVERY)
+                        await asyncio.sleep(LOOK_EVERY.total_seconds())
             except TimeoutError:
                 raise gave_up(
                     f"The autoscaler {target.namespace}/{target.autoscaler} was not stuck at a quota within "
@@ -126,16 +127,16 @@ class Autoscaling:
         await self._kube.apply(resource, body, order.namespace)
 
     async def _until(
-        self, target: ReplicaSetRef, done: Callable[[ScaleState], bool], seconds: float, what: str
+        self, target: ReplicaSetRef, done: Callable[[ScaleState], bool], within: timedelta, what: str
     ) -> ScaleState:
         """Wait for a state of the two objects together, and name the last one if it does not come."""
-        if not await self._comes_true(target, done, seconds):
+        if not await self._comes_true(target, done, within):
             raise gave_up(
                 f"Replica set {target.namespace}/{target.name} did not {what} in time: {await self._why(target)}"
             )
         return self._state(target)
 
-    async def _comes_true(self, target: ReplicaSetRef, done: Callable[[ScaleState], bool], seconds: float) -> bool:
+    async def _comes_true(self, target: ReplicaSetRef, done: Callable[[ScaleState], bool], within: timedelta) -> bool:
         async def of(informer: Informer, name: str) -> None:
             await informer.wait_for(target.namespace, name, lambda _: done(self._state(target)))
 
@@ -144,7 +145,9 @@ class Autoscaling:
             asyncio.create_task(of(self._autoscalers, target.autoscaler)),
         ]
         try:
-            reached, _ = await asyncio.wait(tasks, timeout=max(seconds, 0), return_when=asyncio.FIRST_COMPLETED)
+            reached, _ = await asyncio.wait(
+                tasks, timeout=max(within.total_seconds(), 0), return_when=asyncio.FIRST_COMPLETED
+            )
         finally:
             for task in tasks:
                 task.cancel()

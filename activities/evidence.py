@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from temporalio import activity
 
+from activities.deadline import time_left
 from activities.errors import refusals_are_final
 from activities.heartbeat import heartbeating
 from virtflow.kube import KubeClient
@@ -98,7 +99,7 @@ class Evidence:
             return len(tries) >= wait.machines and all(each.span >= wait.span for each in tries)
 
         async with heartbeating():
-            return await self._once_complete(observe, is_long_enough, wait.within)
+            return await self._once_complete(observe, is_long_enough, time_left(wait.within))
 
     async def _once_complete(
         self,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from temporalio import activity
 
+from activities.deadline import time_left
 from activities.errors import gave_up
 from activities.heartbeat import heartbeating
 from clusters.endpoints import Endpoints
@@ -52,7 +53,7 @@ class Load:
         """Until the load has had its turn to begin; how long it waited for it."""
         async with heartbeating():
             try:
-                async with asyncio.timeout(LOAD_TURN.total_seconds()):
+                async with asyncio.timeout(time_left(LOAD_TURN).total_seconds()):
                     return await await_begin(self._folder_of(run))
             except TimeoutError:
                 raise gave_up(

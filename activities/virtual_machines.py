@@ -7,6 +7,7 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.causes import Causes
+from activities.deadline import time_left
 from activities.errors import gave_up, refusals_are_final
 from activities.heartbeat import heartbeating
 from virtflow.kube import Informer, KubeClient, Object
@@ -37,7 +38,7 @@ class VirtualMachines:
 
         async with heartbeating():
             try:
-                async with asyncio.timeout(wait.within.total_seconds()):
+                async with asyncio.timeout(time_left(wait.within).total_seconds()):
                     await self._machines.wait_for(machine.namespace, machine.name, lambda vm: is_running(vm, machine))
             except TimeoutError:
                 raise await self._gave_up(machine, "run", wait.within) from None
@@ -55,7 +56,7 @@ class VirtualMachines:
 
         async with heartbeating():
             try:
-                async with asyncio.timeout(wait.within.total_seconds()):
+                async with asyncio.timeout(time_left(wait.within).total_seconds()):
                     # The instance first: what the machine says may still be of its life before.
                     vmi = await self._instances.wait_for(machine.namespace, machine.name, lives)
                     await self._machines.wait_for(machine.namespace, machine.name, lambda vm: is_running(vm, machine))
@@ -77,7 +78,7 @@ class VirtualMachines:
 
         async with heartbeating():
             try:
-                async with asyncio.timeout(wait.within.total_seconds()):
+                async with asyncio.timeout(time_left(wait.within).total_seconds()):
                     return said(
                         await self._machines.wait_for(machine.namespace, machine.name, lambda vm: bool(said(vm)))
                     )
