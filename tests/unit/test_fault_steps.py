@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,7 +35,7 @@ class Answering(Session):
     def ask(self, update: Any, order: Any) -> Any:
         self.asked.append((update.__name__, order))
         answer = self._answers.get(update.__name__)
-        if isinstance(answer, Exception):
+        if isinstance(answer, BaseException):
             raise answer
         return answer
 
@@ -48,10 +49,11 @@ def report() -> Report:
     return Report("r", None)
 
 
-def torn_down(session: Session, broken: faults.Broken) -> None:
+def torn_down(session: Session, broken: faults.Broken, ended: pytest.ExitCode = pytest.ExitCode.OK) -> None:
     """As pytest does it with the fixture of the steps."""
-    fixture: Callable[[Session], Any] = faults.broken.__wrapped__  # type: ignore[attr-defined]
-    running = fixture(session)
+    fixture: Callable[..., Any] = faults.broken.__wrapped__  # type: ignore[attr-defined]
+    request = SimpleNamespace(session=SimpleNamespace(exitstatus=ended))
+    running = fixture(request, session)
     next(running).extend(broken)
     assert next(running, None) is None
 
@@ -88,6 +90,27 @@ def test_what_does_not_come_back_is_told_when_all_else_is_mended() -> None:
     with pytest.raises(InfrastructureError, match="it does not answer"):
         torn_down(session, [FAULT, OUTAGE])
     assert session.asked == [("await_back", OUTAGE), ("mend_node", FAULT)]
+
+
+def test_of_those_that_cannot_be_mended_the_first_is_told() -> None:
+    session = Answering(await_back=InfrastructureError("no answer"), mend_node=InfrastructureError("not well"))
+    with pytest.raises(InfrastructureError, match="no answer"):
+        torn_down(session, [FAULT, OUTAGE])
+    assert session.asked == [("await_back", OUTAGE), ("mend_node", FAULT)]
+
+
+def test_who_interrupts_the_run_waits_for_no_outages_end() -> None:
+    """The session's end, which comes next, undoes it at once."""
+    session = Answering()
+    torn_down(session, [FAULT, OUTAGE], pytest.ExitCode.INTERRUPTED)
+    assert session.asked == []
+
+
+def test_nor_does_who_interrupts_the_wait_itself() -> None:
+    session = Answering(await_back=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        torn_down(session, [FAULT, OUTAGE])
+    assert session.asked == [("await_back", OUTAGE)]
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,6 @@
 """Steps that make something fail, and about what comes back by itself."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -28,14 +27,21 @@ Broken = list[NodeFault | Outage]
 
 
 @pytest.fixture
-def broken(session: "Session") -> Iterator[Broken]:
+def broken(request: pytest.FixtureRequest, session: "Session") -> Iterator[Broken]:
     """What the scenario makes fail. It is whole again before the next begins: nodes and programs are everybody's."""
     broken: Broken = []
-    # One that cannot be mended keeps none of the others from it.
-    with ExitStack() as stack:
-        yield broken
-        for fault in broken:
-            stack.callback(mend, session, fault)
+    yield broken
+    if request.session.exitstatus == pytest.ExitCode.INTERRUPTED:
+        # No scenario comes next, and the session's end undoes at once what an outage would yet last.
+        return
+    problems = []
+    for fault in reversed(broken):
+        try:
+            mend(session, fault)
+        except Exception as error:  # one that cannot be mended keeps none of the others from it
+            problems.append(error)
+    if problems:
+        raise problems[0]
 
 
 def mend(session: "Session", fault: NodeFault | Outage) -> None:
