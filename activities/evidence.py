@@ -12,10 +12,10 @@ from activities.deadline import time_left
 from activities.errors import refusals_are_final
 from activities.heartbeat import heartbeating
 from virtflow.kube import KubeClient
-from virtflow.kube.resources import HPAS
+from virtflow.kube.resources import HPAS, SELF_SUBJECT_REVIEWS
 from virtflow.sequence.create import observe_request_and_create, review_ids
 from virtflow.sequence.records import Records
-from virtflow.sequence.recovery import observe_recovery
+from virtflow.sequence.recovery import NODE_CONTROLLER, observe_recovery
 from virtflow.sequence.scale import observe_scale_decisions
 from workflows.fault_models import OutageEvidence, OutageRecord, RecoveryEvidence
 from workflows.models import CreateEvidence, ObservedArrow, ReplicaSetRef, ScaleDecision
@@ -67,10 +67,11 @@ class Evidence:
     async def observe_recovery(self, evidence: RecoveryEvidence) -> list[ObservedArrow]:
         """The end of a machine's launcher, and each arrow of its next start, with its proof, or without."""
         machine = evidence.machine
+        ended_by = NODE_CONTROLLER if evidence.node_failed else await self._own_user()
 
         def observe() -> list[ObservedArrow]:
             writes = self._records.of_machine(machine.namespace, machine.name)
-            return observe_recovery(machine, evidence.before, writes)
+            return observe_recovery(machine, evidence.before, ended_by, writes)
 
         return await self._once_complete(
             observe, lambda arrows: all(arrow.observed for arrow in arrows), COMPLETE_WITHIN
@@ -100,6 +101,12 @@ class Evidence:
 
         async with heartbeating():
             return await self._once_complete(observe, is_long_enough, time_left(wait.within))
+
+    async def _own_user(self) -> str:
+        """Who kills launcher pods: this worker, as the kube-apiserver calls it."""
+        with refusals_are_final():
+            review = await self._kube.create(SELF_SUBJECT_REVIEWS, {})
+        return str(review["status"]["userInfo"]["username"])
 
     async def _once_complete(
         self,

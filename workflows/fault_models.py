@@ -68,14 +68,17 @@ class RecoveryWait:
     machine: VirtualMachineRef
     before: Instance
     within: timedelta
+    node_failed: bool = False
+    """Whether the life before ended with its node; else with its launcher pod, which was killed."""
 
 
 @dataclass(frozen=True)
 class RecoveryEvidence:
-    """What the records of a recovery are looked for by."""
+    """What the records of a recovery are looked for by; as in the wait for it."""
 
     machine: VirtualMachineRef
     before: Instance
+    node_failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,11 @@ class Recovery:
     instance: Instance
     arrows: list[ObservedArrow]
     """The end of the launcher pod of the life before, which is number 0, and then the arrows of a start."""
+
+    @property
+    def took(self) -> timedelta | None:
+        """From the launcher pod's end to Running, by the audit log; None where that is not on record."""
+        return self.arrows[-1].after if self.arrows else None
 
 
 @dataclass(frozen=True)

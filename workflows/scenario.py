@@ -318,7 +318,7 @@ class Scenario:
             instance = await workflow.execute_activity_method(
                 VirtualMachines.await_recovery, wait, **waiting(wait.within)
             )
-            evidence = RecoveryEvidence(wait.machine, wait.before)
+            evidence = RecoveryEvidence(wait.machine, wait.before, wait.node_failed)
             arrows = await workflow.execute_local_activity_method(Evidence.observe_recovery, evidence, **EVIDENCE)
             return Recovery(instance, arrows)
 

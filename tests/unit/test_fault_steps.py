@@ -11,9 +11,9 @@ from tests.e2e.conftest import Session
 from tests.e2e.report import Report
 from tests.e2e.steps import faults
 from tests.e2e.steps.world import World
-from virtflow.errors import InfrastructureError, VirtflowError
+from virtflow.errors import InfrastructureError, SloMissedError, VirtflowError
 from workflows.fault_models import Instance, NodeFault, Outage, OutageEnded, OutageRecord, Recovery
-from workflows.models import GatewayAnswer, ScenarioOrder, VirtualMachineCreated, VirtualMachineRef
+from workflows.models import GatewayAnswer, ObservedArrow, ScenarioOrder, VirtualMachineCreated, VirtualMachineRef
 from workflows.tenant_models import Tenant
 
 START = datetime(2026, 11, 23, 10, tzinfo=UTC)
@@ -43,6 +43,13 @@ class Answering(Session):
 def world(**known: Any) -> World:
     created = VirtualMachineCreated(GatewayAnswer(201, {}, [], "id"), MACHINE)
     return World(tenants={"tenant-a": Tenant("tenant-a", "tenant-a-1", ["user"])}, created=created, **known)
+
+
+def recovery(node: str, after: timedelta | None) -> Recovery:
+    """On this node, so long after the end of the launcher."""
+    end = ObservedArrow(0, "delete virt-launcher Pod", "somebody", observed=True, after=timedelta())
+    last = ObservedArrow(11, "VM Running and ready", "virt-controller", observed=after is not None, after=after)
+    return Recovery(Instance("vmi-2", node), [end, last])
 
 
 def report() -> Report:
@@ -124,7 +131,7 @@ def test_nor_does_who_interrupts_the_wait_itself() -> None:
 def test_another_node_is_neither_one_that_failed_nor_counts_where_none_did(
     before: str, after: str, words: str
 ) -> None:
-    session = Answering(await_recovery=Recovery(Instance("vmi-2", after), []))
+    session = Answering(await_recovery=recovery(after, timedelta(seconds=60)))
     now = world(before=Instance("vmi-1", before))
     if words:
         with pytest.raises(AssertionError, match=words):
@@ -132,6 +139,31 @@ def test_another_node_is_neither_one_that_failed_nor_counts_where_none_did(
     else:
         faults.runs_elsewhere(session, report(), now, [FAULT], 60)
         assert now.recovery is not None
+
+
+def test_who_waits_too_late_for_a_recovery_is_told_how_long_it_took() -> None:
+    session = Answering(await_recovery=recovery("node-1", timedelta(seconds=60.1)))
+    now = world(before=Instance("vmi-1", "node-1"))
+    with pytest.raises(
+        SloMissedError, match=r"60\.1 s after the end of its launcher pod, not within 60 s\. 60\.1 s of"
+    ):
+        faults.runs_again(session, report(), now, 60)
+    session = Answering(await_recovery=recovery("node-1", None))
+    with pytest.raises(AssertionError, match="audit log holds no write"):
+        faults.runs_again(session, report(), now, 60)
+
+
+def test_a_recovery_is_looked_for_by_what_was_done_last() -> None:
+    session = Answering(
+        read_instance=Instance("vmi-1", "node-1"), await_recovery=recovery("node-2", timedelta(seconds=1))
+    )
+    now, broken = world(), list[NodeFault | Outage]()
+    faults.node_of_the_machine_fails(session, now, broken)
+    faults.runs_elsewhere(session, report(), now, broken, 60)
+    faults.launcher_is_killed(session, now)
+    faults.runs_again(session, report(), now, 60)
+    waits = [order for update, order in session.asked if update == "await_recovery"]
+    assert [wait.node_failed for wait in waits] == [True, False]
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,21 @@
-"""A machine that comes back: the end of its launcher, by whomever, and then a start of the same machine."""
+"""A machine that comes back: the end of its launcher, and then a start of the same machine."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from activities.evidence import Evidence
+from tests.unit.kube_support import client_of
 from virtflow.sequence.audit import Owner, Status, Write
+from virtflow.sequence.records import Records
 from virtflow.sequence.recovery import observe_recovery
-from workflows.fault_models import Instance
+from workflows.fault_models import Instance, RecoveryEvidence
 from workflows.models import VirtualMachineRef
 
 MACHINE, BEFORE = VirtualMachineRef("ns", "vm", "vm-uid"), Instance("vmi-1", "node-1")
@@ -73,8 +79,8 @@ WHOLE = [*life(1), end(1), end(1, KUBELET), *life(2)]
 
 
 @pytest.mark.parametrize("user", [NODE_CONTROLLER, "an-administrator"])
-def test_a_recovery_is_observed_from_the_launchers_end_whoever_ended_it(user: str) -> None:
-    arrows = observe_recovery(MACHINE, BEFORE, in_order([*life(1), end(1, user), end(1, KUBELET), *life(2)]))
+def test_a_recovery_is_observed_from_the_launchers_end(user: str) -> None:
+    arrows = observe_recovery(MACHINE, BEFORE, user, in_order([*life(1), end(1, user), end(1, KUBELET), *life(2)]))
     assert [arrow.number for arrow in arrows] == [0, 6, 6, 8, 9, 10, 11]
     assert arrows[0].actor == user
     assert all(arrow.observed for arrow in arrows)
@@ -82,21 +88,56 @@ def test_a_recovery_is_observed_from_the_launchers_end_whoever_ended_it(user: st
     assert [arrow.after for arrow in arrows] == [timedelta(seconds=number) for number in (0, 2, 3, 4, 5, 6, 7)]
 
 
+def test_a_launcher_that_another_ended_first_is_not_on_record() -> None:
+    writes = in_order([*life(1), end(1, "an-administrator"), end(1), *life(2)])
+    first, *rest = observe_recovery(MACHINE, BEFORE, NODE_CONTROLLER, writes)
+    assert (first.actor, first.observed) == (NODE_CONTROLLER, False)
+    assert all(arrow.observed for arrow in rest)
+
+
 def test_a_start_before_the_end_is_no_recovery() -> None:
-    arrows = observe_recovery(MACHINE, BEFORE, in_order([*life(1), end(1)]))
+    arrows = observe_recovery(MACHINE, BEFORE, NODE_CONTROLLER, in_order([*life(1), end(1)]))
     assert [arrow.observed for arrow in arrows] == [True] + 6 * [False]
 
 
 def test_without_the_end_it_is_not_on_record() -> None:
-    arrows = observe_recovery(MACHINE, BEFORE, in_order([*life(1), *life(2), end(2)]))
+    arrows = observe_recovery(MACHINE, BEFORE, NODE_CONTROLLER, in_order([*life(1), *life(2), end(2)]))
     assert not arrows[0].observed
-    assert arrows[0].actor == "nobody"
 
 
 @given(st.integers(0, len(WHOLE) - 1))
 def test_each_write_of_it_is_needed(missing: int) -> None:
     """Of the first life nothing is, and of the two ends the first."""
     writes = in_order([each for number, each in enumerate(WHOLE) if number != missing])
-    arrows = observe_recovery(MACHINE, BEFORE, writes)
+    arrows = observe_recovery(MACHINE, BEFORE, NODE_CONTROLLER, writes)
     is_whole = all(arrow.observed for arrow in arrows)
-    assert is_whole == (missing < len(life(1)) + 2)
+    assert is_whole == (missing < len(life(1)) or missing == WHOLE.index(end(1, KUBELET)))
+
+
+class Written(Records):
+    """Has these writes on record, whatever is asked for."""
+
+    def __init__(self, writes: list[Write]) -> None:
+        self._writes = writes
+
+    async def catch_up(self) -> None:
+        pass
+
+    def of_machine(self, namespace: str, name: str, review_ids: Collection[str] = ()) -> list[Write]:
+        return self._writes
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("node_failed", "user"), [(True, NODE_CONTROLLER), (False, "an-administrator")])
+async def test_a_node_that_fails_has_its_controller_end_the_launcher_and_else_it_is_ourselves(
+    tmp_path: Path, node_failed: bool, user: str
+) -> None:
+    async def own_user(request: web.Request) -> web.StreamResponse:
+        assert (request.method, request.path) == ("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews")
+        return web.json_response({"status": {"userInfo": {"username": "an-administrator"}}}, status=201)
+
+    records = Written(in_order([*life(1), end(1, user), *life(2)]))
+    async with client_of(own_user, tmp_path) as kube:
+        arrows = await Evidence(kube, records).observe_recovery(RecoveryEvidence(MACHINE, BEFORE, node_failed))
+    assert arrows[0].actor == user
+    assert all(arrow.observed for arrow in arrows)

@@ -93,12 +93,12 @@ def virtual_machine_runs(report: "Report", world: World, seconds: int) -> None:
     assert took is not None, "The audit log holds no write that says the virtual machine is running."
     if took > timedelta(seconds=seconds):
         raise SloMissedError(
-            f"It runs after {took.total_seconds():.1f} s, not within {seconds} s. {_slowest(created.arrows)}"
+            f"It runs after {took.total_seconds():.1f} s, not within {seconds} s. {slowest(created.arrows)}"
         )
     report.note(f"{created.state.phase} on {created.state.node} after {took / MILLISECOND:.0f} ms")
 
 
-def _slowest(arrows: list[ObservedArrow]) -> str:
+def slowest(arrows: list[ObservedArrow]) -> str:
     """Where most of the time went."""
     timed = [(arrow.after, arrow) for arrow in arrows if arrow.after is not None]
     if len(timed) < 2:

@@ -48,6 +48,8 @@ class World:
     crowd: Crowd = field(default_factory=Crowd)
     before: Instance | None = None
     """The life of the virtual machine that a fault has ended."""
+    node_failed: bool = False
+    """Whether that fault was its node's."""
     recovery: Recovery | None = None
     outage: OutageEnded | None = None
 
