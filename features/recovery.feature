@@ -26,7 +26,7 @@ Feature: What fails comes back, and nothing is lost or made twice
     And the kube-apiserver answers again
     And "tenant-a" has created 1 virtual machine, and nothing was written while it was gone
 
-  Scenario: A virtual machine whose creation is cut short by the end of the kube-apiserver runs
+  Scenario: A virtual machine that is asked for just before the kube-apiserver is gone runs
     Given the tenant "tenant-a"
     When "tenant-a" asks for the virtual machine "first" of "test-vm.yaml"
     And the kube-apiserver is gone for 10 seconds
