@@ -155,7 +155,7 @@ class Supervisor:
                 time.sleep(PAUSE)
 
     def kill_program(self, program: str) -> None:
-        """As `stop_program`, but it gets no time to take leave of anybody: a SIGTERM, and a SIGKILL at once after it."""
+        """As `stop_program`, but it gets no time to take leave of anybody: SIGTERM, and SIGKILL at once after it."""
         # Where it is between two lives neither is possible, and stop_program waits for the moment.
         with contextlib.suppress(xmlrpc.client.Fault), self._rpc() as rpc:
             rpc.stopProcess(program, False)
