@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 
-from tests.integration.support import Tenant, make_template
+from tests.integration.support import Tenant, make_template, uid_of
 from virtflow.kube import Informer, KubeClient, Object
 from virtflow.kube.resources import EVENTS, PODS, VMIS, VMS
 
@@ -44,7 +44,8 @@ async def started(tenant: Tenant, strategy: str = "Always", **template_spec: Any
     await create_vm(tenant, strategy, **template_spec)
     if strategy == "Manual":
         await ask(tenant, {"action": "Start"})
-    await tenant.until(lambda: is_running(tenant))
+    # Each kind has a watch of its own, and may be later than what it led to.
+    await tenant.until(lambda: is_running(tenant) and len(tenant.all(PODS)) == 1)
     return instance(tenant)
 
 
@@ -107,10 +108,10 @@ def condition_of(obj: Object, kind: str) -> Object:
 
 def is_running(tenant: Tenant, *, unlike: str | None = None) -> bool:
     """Whether the VM runs, in another instance than that of this uid."""
-    uids = [vmi["metadata"]["uid"] for vmi in tenant.all(VMIS)]
-    return (
-        told(tenant).get("printableStatus") == "Running" and told(tenant).get("ready") is True and unlike not in uids
-    )
+    is_told = told(tenant).get("printableStatus") == "Running" and told(tenant).get("ready") is True
+    instances = tenant.all(VMIS)
+    phases = [vmi.get("status", {}).get("phase") for vmi in instances]
+    return is_told and phases == ["Running"] and uid_of(instances[0]) != unlike
 
 
 def is_stopped(tenant: Tenant) -> bool:
