@@ -112,7 +112,7 @@ REPLICA_SET = 'Given "tenant-a" has the replica set of "test-vmirs.yaml" with th
     ("steps", "code", "says"),
     [
         ([CREATE, "Then the gateway answers 409"], ExitCode.FAILED, "The gateway answered 201, not 409"),
-        ([CREATE, "Then the virtual machine runs within 0 seconds"], ExitCode.SLO_MISSED, "It runs after 0."),
+        ([CREATE, "Then the virtual machine runs within 0 seconds"], ExitCode.SLO_MISSED, " s, not within 0 s."),
         ([CREATE_HUGE], ExitCode.TIMED_OUT, "did not run within 20 s: 0/3 nodes are available: "),
         (
             [REPLICA_SET, "When 2000 users send 1 request a second each until the replica set has settled"],
@@ -138,12 +138,14 @@ def assert_end(end: tuple[int, str], code: ExitCode, says: str) -> None:
     assert "Traceback" not in said
 
 
-async def running_scenario(temporal: Client) -> str:
-    """The id of the scenario that waits for its virtual machine."""
+async def running_scenario(temporal: Client, reports: Path) -> str:
+    """The id of the scenario that waits for its virtual machine, of those whose reports are in the folder."""
     with anyio.fail_after(LIMIT):
         while True:
             async for child in temporal.list_workflows("WorkflowType = 'CreateVirtualMachine'"):
-                if child.status is WorkflowExecutionStatus.RUNNING:
+                # Others are of other tests' runs, on the same cluster.
+                is_own = (reports / child.id.partition("/")[0]).is_dir()
+                if is_own and child.status is WorkflowExecutionStatus.RUNNING:
                     return child.id.rpartition("/")[0]
             await anyio.sleep(0.2)
 
@@ -156,7 +158,7 @@ async def test_a_scenario_that_somebody_cancels_in_temporal_is_no_failure(
     process = runs.start("e2e")
     try:
         temporal = await connect(endpoints)
-        await temporal.get_workflow_handle(await running_scenario(temporal)).cancel()
+        await temporal.get_workflow_handle(await running_scenario(temporal, checkout / "reports")).cancel()
     except BaseException:
         process.kill()
         raise
