@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from datetime import timedelta
 from typing import TypeVar
 
-from temporalio.client import Client
+from temporalio.client import Client, RPCTimeoutOrCancelledError
 from temporalio.contrib.pydantic import PydanticPayloadConverter
 from temporalio.converter import CompositePayloadConverter, DataConverter
 from temporalio.service import RPCError, RPCStatusCode
@@ -51,16 +51,16 @@ Answer = TypeVar("Answer")
 async def patiently(ask: Callable[[], Awaitable[Answer]]) -> Answer:
     """The answer, as soon as Temporal gives one: a server that was killed is back within seconds.
 
-    The client's own retries end after ten seconds. Raises the last RPCError after two minutes without an answer, and
-    one that is an answer at once. `ask` must be harmless if an earlier try came through.
+    The client's own retries end after ten seconds. Raises the last error after two minutes without an answer, and
+    an RPCError that is an answer at once. `ask` must be harmless if an earlier try came through.
     """
     silent_since: float | None = None
     while True:
         asked = time.monotonic()
         try:
             return await ask()
-        except RPCError as error:
-            if error.status not in AWAY:
+        except (RPCError, RPCTimeoutOrCancelledError) as error:
+            if isinstance(error, RPCError) and error.status not in AWAY:
                 raise
             now = time.monotonic()
             # What lasted long had an answer, and waited for the next one when the server died.
@@ -76,9 +76,10 @@ def answering() -> Iterator[None]:
     """Within this block it is infrastructure if Temporal gives no answer."""
     try:
         yield
-    except RPCError as error:
+    except (RPCError, RPCTimeoutOrCancelledError) as error:
+        said = f"{error.status.name}: {error.message}" if isinstance(error, RPCError) else "it broke off"
         raise InfrastructureError(
-            f"Temporal gave no answer ({error.status.name}: {error.message}). `virtflow status` shows whether it "
+            f"Temporal gave no answer ({said}). `virtflow status` shows whether it "
             f"runs, `virtflow logs temporal` what it says."
         ) from None
 

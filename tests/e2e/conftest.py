@@ -42,7 +42,7 @@ from tests.e2e.steps.world import FEATURES
 from virtflow.errors import InfrastructureError, InputError, explain
 from virtflow.leftovers import sweep
 from virtflow.run import code_of
-from virtflow.temporal import TASK_QUEUE, answering, connect
+from virtflow.temporal import TASK_QUEUE, answering, connect, patiently
 from virtflow.terminal import console, phase
 from virtflow.verdicts import VERDICTS, verdict_on
 from workflows.failures import FailureType
@@ -171,11 +171,14 @@ def _is_over(error: RPCError | WorkflowUpdateFailedError) -> bool:
 
 
 def talk(portal: BlockingPortal, limit: timedelta, call: Callable[[], Awaitable[Result]]) -> Result:
-    """Ask Temporal from a synchronous step. Raises InfrastructureError if there is no answer within the limit."""
+    """Ask Temporal from a synchronous step, again if it was away meanwhile: all that is asked may be asked twice.
+
+    Raises InfrastructureError if there is no answer within the limit.
+    """
 
     async def within_limit() -> Result:
         with fail_after(limit.total_seconds()):
-            return await call()
+            return await patiently(call)
 
     try:
         with answering():

@@ -55,7 +55,9 @@ async def test_a_machine_that_fits_nowhere_is_told_in_the_schedulers_words(
 
     def is_refused() -> bool:
         conditions = (tenant.get(VMIS, "test-vm") or {}).get("status", {}).get("conditions", [])
-        return any((each["type"], each["status"]) == ("PodScheduled", "False") for each in conditions)
+        status = (tenant.get(VMS, "test-vm") or {}).get("status", {}).get("printableStatus")
+        is_told = any((each["type"], each["status"]) == ("PodScheduled", "False") for each in conditions)
+        return is_told and status == "ErrorUnschedulable"
 
     await tenant.until(is_refused)
     wait = VirtualMachineWait(VirtualMachineRef(tenant.namespace, "test-vm", uid_of(vm)), SECOND)

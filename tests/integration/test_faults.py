@@ -74,7 +74,7 @@ async def test_the_apiserver_comes_back_though_the_worker_died_while_it_was_gone
     cluster: LocalCluster, temporal: Client, nodes: Informer
 ) -> None:
     """The next worker cannot list anything before: what brings it back does without."""
-    outage = Outage("kube-apiserver", timedelta(seconds=6))
+    outage = Outage("kube-apiserver", timedelta(seconds=20))
     handle = await started(temporal)
     await handle.execute_update(Scenario.take_down, outage)
     assert state_of(cluster, "kube-apiserver") == "STOPPED"

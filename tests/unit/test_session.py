@@ -1,6 +1,7 @@
 """What a step's failure is: about what is tested, or about what the tests stand on."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,11 +14,13 @@ from temporalio.client import (
     WorkflowFailureError,
     WorkflowHandle,
     WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
 )
 from temporalio.exceptions import ActivityError, ApplicationError, RetryState, TerminatedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from tests.e2e import conftest
+from virtflow import temporal
 from virtflow.errors import CancelledError, InfrastructureError, VirtflowError
 from workflows.failures import FailureType
 from workflows.labels import SCENARIO
@@ -173,7 +176,8 @@ def test_a_load_that_did_not_run_is_infrastructure(portal: BlockingPortal) -> No
         session(portal, error).ask(Scenario.list_virtual_machines, "namespace")
 
 
-def test_without_temporal_it_is_infrastructure(portal: BlockingPortal) -> None:
+def test_without_temporal_it_is_infrastructure(portal: BlockingPortal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(temporal, "PATIENCE", timedelta())
     error = RPCError("connection refused", RPCStatusCode.UNAVAILABLE, b"")
     words = r"^Temporal gave no answer \(UNAVAILABLE: connection refused\)\. .*virtflow logs temporal"
     with pytest.raises(InfrastructureError, match=words):
@@ -181,6 +185,27 @@ def test_without_temporal_it_is_infrastructure(portal: BlockingPortal) -> None:
     for ending in (session(portal, error).end, lambda: session(portal, error).left(NOWHERE)):
         with pytest.raises(InfrastructureError, match=words):
             ending()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RPCError("connection refused", RPCStatusCode.UNAVAILABLE, b""), WorkflowUpdateRPCTimeoutOrCancelledError()],
+)
+def test_a_temporal_that_was_killed_is_asked_again(
+    portal: BlockingPortal, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    monkeypatch.setattr(temporal, "PAUSE", timedelta())
+    failures = [error, error]
+
+    class Handle:
+        async def execute_update(self, *_: object, **options: object) -> list[str]:
+            if failures:
+                raise failures.pop()
+            return [str(options["id"])]
+
+    asking = conftest.Session(portal, cast(WorkflowHandle[Any, list[str]], Handle()), ORDER)
+    [update_id] = asking.ask(Scenario.list_virtual_machines, "namespace")
+    assert (failures, update_id[:5]) == ([], "000-1")
 
 
 @pytest.mark.parametrize(

@@ -260,13 +260,15 @@ async def keep(manner: Manner, *handles: Handle) -> None:
 
 
 async def keep_passed(temporal: Client) -> None:
-    """Of the last run of the features."""
+    """Of the last run of the features, instead of all that was recorded before."""
     runs: dict[str, list[WorkflowExecution]] = {}
     async for each in temporal.list_workflows("ExecutionStatus = 'Completed'"):
         if not each.id.startswith(KIND):
             runs.setdefault(each.id.partition("/")[0], []).append(each)
     if not runs:
         raise InputError("No run of the features is on record here. Type `virtflow e2e --keep` first.")
+    for file in recorded():
+        file.unlink()
     histories: dict[str, list[WorkflowHistory]] = {}
     for each in max(runs.values(), key=lambda run: max(each.start_time for each in run)):
         history = await temporal.get_workflow_handle(each.id, run_id=each.run_id).fetch_history()
@@ -294,8 +296,6 @@ def cover(histories: Sequence[WorkflowHistory]) -> list[WorkflowHistory]:
 async def record(cluster: LocalCluster) -> None:
     temporal = await connect(cluster.endpoints())
     cluster.restart_worker()
-    for file in recorded():
-        file.unlink()
     recorder = Recorder(temporal, cluster)
     with phase("Passed: what the features left on record"):
         await keep_passed(temporal)

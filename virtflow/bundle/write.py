@@ -22,6 +22,8 @@ __all__ = ["INDEX", "WITHIN", "write_bundle"]
 INDEX = "index.md"
 WITHIN = timedelta(seconds=9)
 """For all that is gathered: with the index it is ten at most, which the next scenario has to wait."""
+WRITING = timedelta(seconds=2)
+"""Of these, for what was read until then to be written."""
 MEBIBYTE = 1 << 20
 
 
@@ -50,7 +52,8 @@ async def write_bundle(folder: Path, failure: Failure, endpoints: Endpoints, tem
     began = time.monotonic()
     async with await KubeClient.connect(endpoints.kubeconfig) as kube:
         deadline = began + WITHIN.total_seconds()
-        scene = Scene(failure, endpoints, kube, temporal, deadline)
+        # Who reads for long stops before, and what it has is written.
+        scene = Scene(failure, endpoints, kube, temporal, deadline - WRITING.total_seconds())
         parts = {kind: Part(folder, kind.most) for kind in KINDS}
         tasks = {asyncio.create_task(_whole(kind, parts[kind], scene)): kind for kind in KINDS}
         _, late = await asyncio.wait(tasks, timeout=deadline - time.monotonic())
