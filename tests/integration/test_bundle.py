@@ -151,8 +151,9 @@ async def test_it_has_what_there_was(
 
 
 async def test_without_the_kube_apiserver_the_rest_is_there(
-    failure: Failure, endpoints: Endpoints, temporal: Client, tmp_path: Path
+    failure: Failure, endpoints: Endpoints, temporal: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(write, "WITHIN", timedelta(seconds=WITHIN))
     kubeconfig = tmp_path / "admin.yaml"
     kubeconfig_of_token(kubeconfig, "https://127.0.0.1:9", endpoints.ca_cert, "a-token")
     index = await write_bundle(tmp_path / "bundle", failure, replace(endpoints, kubeconfig=kubeconfig), temporal)
