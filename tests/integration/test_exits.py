@@ -84,11 +84,11 @@ def runs(settings: Settings, endpoints: Endpoints, checkout: Path) -> Commands:
     return Commands(settings, checkout, checkout)
 
 
-def describe(checkout: Path, *steps: str) -> None:
+def describe(checkout: Path, *steps: str, given: str = 'the tenant "tenant-a"') -> None:
     lines = [
         "Feature: Ends",
         "  Scenario: It ends",
-        '    Given the tenant "tenant-a"',
+        f"    Given {given}",
         *(f"    {each}" for each in steps),
     ]
     (checkout / "features" / "ends.feature").write_text("\n".join(lines) + "\n")
@@ -101,6 +101,33 @@ def hurry(checkout: Path, seconds: int) -> None:
     world.write_text(
         text.replace("RUNNING_WITHIN = timedelta(seconds=60)", f"RUNNING_WITHIN = timedelta({seconds=})")
     )
+
+
+STEPS = """
+
+@given(phrase("an object that no session knows of"))
+def leave_one(session: "Session", endpoints: "Endpoints") -> None:
+    import asyncio
+    from virtflow.kube import KubeClient
+    from virtflow.kube.resources import SECRETS
+
+    async def create():
+        async with await KubeClient.connect(endpoints.kubeconfig) as kube:
+            await kube.create(SECRETS, {"metadata": {"name": "left-behind", "labels": session.labels}}, "default")
+
+    asyncio.run(create())
+
+
+@given(phrase("a step that stumbles"))
+def stumble(session: "Session") -> None:
+    {}["foot"]
+"""
+
+
+def add_steps(checkout: Path) -> None:
+    """What no feature says: one step leaves something in the cluster, the other has a bug."""
+    with (checkout / "tests" / "e2e" / "steps" / "quotas.py").open("a") as module:
+        module.write(STEPS)
 
 
 CREATE = 'When "tenant-a" creates the virtual machine of "test-vm.yaml"'
@@ -129,6 +156,27 @@ def test_a_run_ends_with_the_code_of_its_scenario(
     if CREATE_HUGE in steps:
         hurry(checkout, 20)
     assert_end(runs.run("e2e"), code, says)
+
+
+def test_a_run_that_leaves_something_behind_names_it_and_how_to_remove_it(checkout: Path, runs: Commands) -> None:
+    describe(checkout, given="an object that no session knows of")
+    add_steps(checkout)
+    leftovers = checkout / "virtflow" / "leftovers.py"
+    patience = "STALLED_AFTER = timedelta(seconds=60)"
+    assert patience in leftovers.read_text()
+    leftovers.write_text(leftovers.read_text().replace(patience, "STALLED_AFTER = timedelta(seconds=1)"))
+    end = runs.run("e2e")
+    [run] = [folder.name for folder in (checkout / "reports").iterdir()]
+    removed = runs.run("gc", "--run", run, "--delete")
+    words = f"Secret default/left-behind is there: not deleted. `virtflow gc --run {run}` lists all of it."
+    assert_end(end, ExitCode.LEFT_BEHIND, words)
+    assert_end(removed, ExitCode.PASSED, "Secret")
+
+
+def test_a_step_that_stumbles_is_a_bug_of_virtflow(checkout: Path, runs: Commands) -> None:
+    describe(checkout, given="a step that stumbles")
+    add_steps(checkout)
+    assert_end(runs.run("e2e"), ExitCode.BUG, "virtflow itself failed: KeyError: 'foot' (tests/e2e/steps/quotas.py:")
 
 
 def assert_end(end: tuple[int, str], code: ExitCode, says: str) -> None:
