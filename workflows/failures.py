@@ -19,7 +19,7 @@ from temporalio.exceptions import (
     is_cancelled_exception,
 )
 
-__all__ = ["BUGS", "FailureType", "came_halfway", "failure", "halfway_at", "root_cause", "type_of", "words_of"]
+__all__ = ["BUGS", "FailureType", "came_halfway", "failure", "halfway_at", "type_of", "words_of"]
 
 
 class FailureType(StrEnum):
@@ -75,11 +75,6 @@ SILENCE: dict[int, str] = {
 def failure(type: FailureType, message: str) -> ApplicationError:  # noqa: A002  as ApplicationError calls it
     """One that is final."""
     return ApplicationError(message, type=type, non_retryable=True)
-
-
-def root_cause(error: BaseException) -> BaseException:
-    """The activity's own error, without the layers that workflows wrap it in."""
-    return _layers(error)[-1]
 
 
 def type_of(error: BaseException) -> FailureType:

@@ -125,14 +125,15 @@ async def test_of_a_cluster_that_is_gone_the_logs_are_kept(endpoints: Endpoints,
 KLOG = "I%m%d %H:%M:%S.000000   12 a.go:1] said"
 PYTHON = "%Y-%m-%d %H:%M:%S,000 INFO a said"
 ZAP = '{"level":"info","ts":"%Y-%m-%dT%H:%M:%S.000Z","msg":"said"}'
+KWOK = '{"time":"%Y-%m-%dT%H:%M:%S.000000000Z","level":"INFO","msg":"said"}'
 TEMPORAL = "time=%Y-%m-%dT%H:%M:%S.000+00:00 level=WARN msg=said"
 # Of every day at noon: an hour that no clock skips.
 noons = st.integers(0, 330).map(lambda days: datetime(2026, 11, 23, 12) - timedelta(days=days))
 
 
-@given(st.sampled_from([KLOG, PYTHON, ZAP, TEMPORAL]), noons)
+@given(st.sampled_from([KLOG, PYTHON, ZAP, KWOK, TEMPORAL]), noons)
 def test_the_times_of_all_programs_are_read(form: str, moment: datetime) -> None:
-    at = moment.replace(tzinfo=UTC) if form in (ZAP, TEMPORAL) else moment.astimezone(UTC)
+    at = moment.replace(tzinfo=UTC) if form in (ZAP, KWOK, TEMPORAL) else moment.astimezone(UTC)
     assert moment_of(moment.strftime(form).encode(), at + timedelta(hours=1)) == at
 
 
@@ -157,6 +158,21 @@ def test_what_an_old_line_goes_on_with_is_as_old() -> None:
     assert lines_since(lines, NOW + timedelta(seconds=5.5)) == lines[2:]
     assert lines_since(lines, NOW) == lines
     assert lines_since(lines, NOW + timedelta(seconds=9)) == []
+
+
+@pytest.mark.parametrize(
+    "quotes",
+    [
+        b"  the certificate has expired on 2020-01-01T00:00:00Z\n",
+        b'  File "a.py", in b: "time":"2020-01-01T00:00:00Z"\n',
+        b"    at 2020-01-01 00:00:00,000\n",
+        b"Error: time=2020-01-01T00:00:00Z is not valid\n",
+    ],
+)
+def test_an_old_time_that_a_line_speaks_of_makes_nothing_old(quotes: bytes) -> None:
+    lines = [said_at(1), said_at(5), quotes, said_at(6)]
+    assert lines_since(lines, NOW + timedelta(seconds=4)) == lines[1:]
+    assert moment_of(quotes, NOW) is None
 
 
 def test_a_log_without_times_is_kept_by_its_end() -> None:

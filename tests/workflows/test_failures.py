@@ -81,6 +81,7 @@ async def test_what_would_be_the_same_again_is_tried_once(
         (answer(409, "somebody was quicker"), "KubeError: GET /api: 409 Because: somebody was quicker"),
         (TimeoutError(), "TimeoutError"),
         (ConnectionRefusedError("nobody is there"), "ConnectionRefusedError: nobody is there"),
+        (RuntimeError("who knows"), "RuntimeError: who knows"),
     ],
 )
 async def test_who_is_away_is_asked_again_until_the_time_is_over(

@@ -1,6 +1,6 @@
 """What the components said since a moment: the end of each log, cut where its lines become old enough.
 
-Every program writes its times in its own way; three of them are read here. A line without a time belongs to the
+Every program writes its times in its own way; four of them are read here. A line without a time belongs to the
 line before it, as a traceback does.
 """
 
@@ -21,12 +21,15 @@ MOST_OF_ONE = 200 * 1024
 UNTIMED = 50
 """Lines of a log that has no times."""
 
-ISO = re.compile(rb"\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?")
-"""Python's logging (local time, a comma), zap, Temporal's and the gateway's JSON."""
+ISO = re.compile(
+    rb'(?:time=|\{.*?"(?:ts|time)":\s*")?'
+    rb"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?:Z|[+-]\d\d:?\d\d)?)"
+)
+"""Python's logging (local time, a comma), Temporal's `time=`, the JSON of zap (etcd) and slog (kwok)."""
 KLOG = re.compile(rb"^[IWEF](\d\d)(\d\d) (\d\d):(\d\d):(\d\d)\.\d+")
 """Kubernetes' own: no year, and local time."""
 WITHIN = 120
-"""Bytes at a line's beginning in which its own time is: further on are times that it speaks of."""
+"""Bytes at a line's beginning in which its own time is: further on, and in other places, are times it speaks of."""
 
 
 async def gather_logs(part: Part, scene: Scene) -> None:
@@ -73,9 +76,9 @@ def moment_of(line: bytes, now: datetime) -> datetime | None:
     if klog := KLOG.match(line):
         month, day, hour, minute, second = map(int, klog.groups())
         return _nearest(now, month, day, hour, minute, second)
-    if found := ISO.search(line[:WITHIN]):
+    if found := ISO.match(line[:WITHIN]):
         try:
-            moment = datetime.fromisoformat(found.group().decode().replace(",", "."))
+            moment = datetime.fromisoformat(found.group(1).decode().replace(",", "."))
         except ValueError:
             return None
         # Without a zone it is local time, which is what astimezone takes it for.

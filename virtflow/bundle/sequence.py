@@ -8,13 +8,14 @@ import asyncio
 import contextlib
 import re
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
 from virtflow.bundle.parts import Part, Scene
-from virtflow.kube import NO_ANSWER, KubeError
+from virtflow.errors import VirtflowError
+from virtflow.kube import NO_ANSWER, KubeError, Object, describe
 from virtflow.kube.resources import HPAS
 from virtflow.sequence.audit import (
     ACCESS_RECORD_START,
@@ -44,56 +45,52 @@ Item = TypeVar("Item")
 
 async def gather_sequence(part: Part, scene: Scene) -> None:
     """`sequence.txt` has the arrows beside their proof, `writes.txt` all writes in the scenario's namespaces."""
-    records, writes = await asyncio.to_thread(_read, scene)
-    told = [*_creates(records, writes), *await _scales(part, scene, writes)]
-    part.write("sequence.txt", "sequences", told)
+    # Reading and matching in threads: on a busy cluster it takes seconds, for which all else would stand still.
+    records, writes = await asyncio.to_thread(_read, part, scene)
     own = [each for each in writes if each.namespace.endswith(scene.failure.mark)]
+    told = await asyncio.to_thread(list, _creates(part, scene, records, writes))
+    autoscalers = await _autoscalers(part, scene, dict.fromkeys(write.namespace for write in own))
+    told += await asyncio.to_thread(list, _scales(part, own, autoscalers))
+    part.write("sequence.txt", "sequences", told)
     part.write("writes.txt", "writes", [_line_of(write) for write in own], keep_last=True)
 
 
-def _read(scene: Scene) -> tuple[list[AccessRecord], list[Write]]:
+def _in_time(items: Iterable[Item], what: str, part: Part, scene: Scene) -> Iterator[Item]:
+    """Those there is time for: a thread is not cancelled."""
+    for item in items:
+        if time.monotonic() > scene.deadline:
+            part.left_out.append(f"{what}: not all, there was no time for more")
+            return
+        yield item
+
+
+def _read(part: Part, scene: Scene) -> tuple[list[AccessRecord], list[Write]]:
     """The gateway's records and the kube-apiserver's writes that concern the scenario, by arrival."""
     mark, endpoints = scene.failure.mark.encode(), scene.endpoints
-    records = list(
-        _parsed(
-            endpoints.access_log,
-            ACCESS_RECORD_START,
-            access_record_of,
-            lambda line: mark in line,
-            scene.deadline,
-        )
-    )
+    with _lines(endpoints.access_log, part, scene) as lines:
+        concerned = (line for line in lines if mark in line)
+        records = list(_parsed(concerned, ACCESS_RECORD_START, access_record_of))
     reviews = {each for record in records for each in review_ids(record.request_id, records)}
-    writes = _parsed(
-        endpoints.audit_log,
-        EVENT_START,
-        write_of,
-        lambda line: mark in line or _id_of(line) in reviews,
-        scene.deadline,
-    )
-    return records, sorted((write for write in writes if write), key=lambda write: write.at)
+    with _lines(endpoints.audit_log, part, scene) as lines:
+        concerned = (line for line in lines if mark in line or _id_of(line) in reviews)
+        writes = [write for write in _parsed(concerned, EVENT_START, write_of) if write]
+    return records, sorted(writes, key=lambda write: write.at)
 
 
-def _parsed(
-    log: Path,
-    start: bytes,
-    parse: Callable[[bytes], Item],
-    concerns: Callable[[bytes], bool],
-    deadline: float,
-) -> Iterator[Item]:
+@contextlib.contextmanager
+def _lines(log: Path, part: Part, scene: Scene) -> Iterator[Iterator[bytes]]:
     with contextlib.closing(Tail.from_end(log, back=LOOK_BACK)) as tail:
-        for line in iter(tail.next_line, None):
-            # A thread is not cancelled.
-            if time.monotonic() > deadline:
-                return
-            if not concerns(line):
-                continue
-            try:
-                yield parse(line)
-            except ValueError:
-                for whole in whole_records(line, start):
-                    with contextlib.suppress(ValueError):
-                        yield parse(whole)
+        yield _in_time(iter(tail.next_line, None), log.name, part, scene)
+
+
+def _parsed(lines: Iterable[bytes], start: bytes, parse: Callable[[bytes], Item]) -> Iterator[Item]:
+    for line in lines:
+        try:
+            yield parse(line)
+        except ValueError:
+            for whole in whole_records(line, start):
+                with contextlib.suppress(ValueError):
+                    yield parse(whole)
 
 
 def _id_of(line: bytes) -> str:
@@ -101,12 +98,10 @@ def _id_of(line: bytes) -> str:
     return found.group(1).decode() if found else ""
 
 
-def _creates(records: Sequence[AccessRecord], writes: Sequence[Write]) -> Iterator[str]:
-    for create in writes:
-        is_create = (create.verb, create.resource, create.subresource) == ("create", "virtualmachines", "")
-        if not is_create or not create.impersonated:
-            continue
-        user = create.impersonated.rpartition(":")[2]
+def _creates(part: Part, scene: Scene, records: Sequence[AccessRecord], writes: Sequence[Write]) -> Iterator[str]:
+    creates = [(write, write.impersonated) for write in writes if write.impersonated and _is_create(write)]
+    for create, account in _in_time(creates, "the machines' arrows", part, scene):
+        namespace, _, user = account.removeprefix("system:serviceaccount:").rpartition(":")
         title = f"{create.namespace}/{create.name}, created by {user}: {create.code} (request {create.audit_id})\n"
         if create.code != 201:
             yield title + "\n"
@@ -114,34 +109,38 @@ def _creates(records: Sequence[AccessRecord], writes: Sequence[Write]) -> Iterat
         evidence = CreateEvidence(
             VirtualMachineRef(create.namespace, create.name, create.uid),
             create.audit_id,
-            Tenant("", create.impersonated.split(":")[2], [user]),
+            Tenant("", namespace, [user]),
         )
         own = [record for record in records if record.request_id == create.audit_id]
         ids = review_ids(create.audit_id, own)
-        concerned = [write for write in writes if write.namespace or write.audit_id in ids]
+        concerned = [write for write in writes if write.namespace == create.namespace or write.audit_id in ids]
         yield title + "".join(map(_arrow, observe_request_and_create(evidence, own, concerned))) + "\n"
 
 
-async def _scales(part: Part, scene: Scene, writes: Sequence[Write]) -> list[str]:
-    told: list[str] = []
-    for namespace in _namespaces_of(writes):
-        if not namespace.endswith(scene.failure.mark):
-            continue
-        try:
-            autoscalers = await scene.kube.list(HPAS, namespace)
-        except (KubeError, *NO_ANSWER) as error:
-            part.left_out.append(f"the autoscalers' decisions, whose targets the kube-apiserver knows: {error}")
-            return told
+def _is_create(write: Write) -> bool:
+    return (write.verb, write.resource, write.subresource) == ("create", "virtualmachines", "")
+
+
+async def _autoscalers(part: Part, scene: Scene, namespaces: Collection[str]) -> list[tuple[str, Object]]:
+    """Each with its namespace. The kube-apiserver may be what does not answer: what was read must not wait for it."""
+    try:
+        async with asyncio.timeout(scene.deadline - time.monotonic()):
+            return [(each, hpa) for each in namespaces for hpa in await scene.kube.list(HPAS, each)]
+    except (KubeError, *NO_ANSWER) as error:
+        part.left_out.append(f"the autoscalers' decisions, whose targets the kube-apiserver knows: {describe(error)}")
+        return []
+
+
+def _scales(part: Part, writes: Sequence[Write], autoscalers: Collection[tuple[str, Object]]) -> Iterator[str]:
+    for namespace, each in autoscalers:
         own = [write for write in writes if write.namespace == namespace]
-        for each in autoscalers:
-            name, target = each["metadata"]["name"], each["spec"]["scaleTargetRef"]["name"]
+        name, target = each["metadata"]["name"], each["spec"]["scaleTargetRef"]["name"]
+        try:
             decisions = observe_scale_decisions(own, ReplicaSetRef(namespace, target, name), each["spec"])
-            told.append(f"{namespace}/{target}, scaled by {name}\n" + "".join(map(_decision, decisions)) + "\n")
-    return told
-
-
-def _namespaces_of(writes: Sequence[Write]) -> Collection[str]:
-    return dict.fromkeys(write.namespace for write in writes if write.namespace)
+        except VirtflowError as error:
+            part.left_out.append(str(error))
+        else:
+            yield f"{namespace}/{target}, scaled by {name}\n" + "".join(map(_decision, decisions)) + "\n"
 
 
 def _arrow(arrow: ObservedArrow) -> str:
