@@ -109,19 +109,21 @@ def e2e(
     keep: Annotated[bool, typer.Option(help="Leave the cluster up afterwards.")] = False,
     feature: Annotated[str, typer.Option(help="Only scenarios whose feature or name holds this.")] = "",
     resume: Annotated[
-        str, typer.Option(metavar="RUN", help="Go on with a run that was killed (`virtflow runs` lists them).")
-    ] = "",
+        str | None, typer.Option(metavar="RUN", help="Go on with a run that was killed (`virtflow runs` lists them).")
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Run the features against the local cluster, which is brought up and taken down if it is not up."""
-    if feature and resume:
+    if feature and resume is not None:
         raise InputError("A run that is resumed goes on with the scenarios it began with: leave --feature out.")
     from virtflow.run import resume_features, run_features
 
     settings = _settings()
     keep = keep or settings.keep
-    code = resume_features(settings, resume, keep=keep) if resume else run_features(settings, keep=keep, only=feature)
-    raise typer.Exit(code)
+    # Also if it is empty: a variable that is not set must not begin a new run in silence.
+    if resume is not None:
+        raise typer.Exit(resume_features(settings, resume, keep=keep))
+    raise typer.Exit(run_features(settings, keep=keep, only=feature))
 
 
 @app.command()

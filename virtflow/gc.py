@@ -5,7 +5,6 @@ one thing, whether a run still has sessions, which undo what they made by themse
 """
 
 import asyncio
-import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from virtflow.exit_codes import ExitCode
 from virtflow.kube import NO_ANSWER, KubeClient, KubeError, describe
 from virtflow.kube.inventory import Found
 from virtflow.leftovers import find_leftovers, remove_leftovers
+from virtflow.runs import checked_id
 from virtflow.settings import Settings
 from virtflow.temporal import answering, connect
 from virtflow.terminal import console, phase, say
@@ -26,8 +26,6 @@ from workflows.labels import RUN, run_of
 
 __all__ = ["collect_garbage"]
 
-RUN_ID = re.compile("[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
-"""What may be a label's value."""
 TEMPORAL_LIMIT = timedelta(seconds=10)
 
 Sessions = Counter[str]
@@ -41,8 +39,7 @@ def collect_garbage(settings: Settings, *, runs: Sequence[str], delete: bool, ku
     name alone. Raises LeftBehindError, which names what stays.
     """
     for run in runs:
-        if not RUN_ID.fullmatch(run):
-            raise InputError(f"{run!r} is no run: its id is the name of its folder in reports/.")
+        checked_id(run)
     endpoints = None
     if kubeconfig is None:
         endpoints = LocalCluster(settings).endpoints()

@@ -22,7 +22,7 @@ from clusters.local import LocalCluster
 from virtflow.errors import InfrastructureError, VirtflowError
 from virtflow.exit_codes import ExitCode, worst
 from virtflow.interrupts import undo
-from virtflow.runs import Run, RunRecord, digests
+from virtflow.runs import Run, RunRecord, checked_id, digests
 from virtflow.settings import Settings
 from virtflow.temporal import answering, connect
 from virtflow.terminal import console
@@ -55,7 +55,7 @@ def resume_features(settings: Settings, run_id: str, *, keep: bool) -> ExitCode:
     ClusterError if its cluster is gone: all before anything has been started.
     """
     # Whoever lets the shell complete the name gives a path.
-    run = Run.load(Path.cwd() / "reports" / Path(run_id).name)
+    run = Run.load(Path.cwd() / "reports" / checked_id(Path(run_id).name))
     cluster = LocalCluster(settings.model_copy(update={"cluster": run.record.cluster}))
     try:
         run.take_up(digests())

@@ -309,6 +309,13 @@ def test_a_run_that_has_ended_is_not_resumed(checkout: Path) -> None:
     assert "There is no run 'other'" in Ended(checkout, {}, "--resume", "other").err
 
 
+def test_an_id_that_is_empty_begins_no_new_run(checkout: Path) -> None:
+    refused = Ended(checkout, {"one": "it is so"}, "--resume", "")
+    assert refused.code == ExitCode.BAD_INPUT, refused.out
+    assert "'' is no run: its id is the name of its folder in reports/." in refused.err
+    assert not (checkout / "reports").exists()
+
+
 def test_an_interrupted_run_is_no_killed_one(checkout: Path) -> None:
     ended = Ended(checkout, {"one": "Ctrl-C"})
     assert "interrupted" in ended.listed().splitlines()[1].split()
