@@ -74,11 +74,8 @@ def endpoints():
     from types import SimpleNamespace
     return SimpleNamespace(kubeconfig=None)
 
-async def nothing(*_):
-    return []
-
-import virtflow.leftovers
-virtflow.leftovers.left_by = nothing
+async def left_by(*_):
+    return ["Namespace of nobody is there"] if Path("nobody").exists() else []
 
 async def ended_session(temporal, session_id):
     print("ended", session_id.partition("/")[2], flush=True)
@@ -126,6 +123,11 @@ def killed():
     if not pathlib.Path("killed").exists():
         pathlib.Path("killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
+
+@given("Ctrl-C, and something that no session knows of")
+def interrupted_and_left():
+    pathlib.Path("nobody").touch()
+    interrupted()
 
 @given("Ctrl-C")
 def interrupted():
@@ -228,6 +230,12 @@ def test_ctrl_c_on_a_cluster_that_stays_waits_until_the_scenarios_are_undone(che
     assert "Cleanup left something behind: namespace fake-1" in run.out + run.err
     assert "down" not in run.out
     assert run.state.exists()
+
+
+def test_ctrl_c_on_a_cluster_that_stays_says_what_is_there_that_no_session_knew_of(checkout: Path) -> None:
+    run = Ended(checkout, {"one": "Ctrl-C, and something that no session knows of"}, up=True)
+    assert run.code == ExitCode.INTERRUPTED, run.out + run.err
+    assert "Cleanup left something behind: Namespace of nobody is there" in run.out + run.err
 
 
 KILLED = {"first": "it is so", "second": "it is not so", "third": "kill -9, once", "fourth": "it is so"}
