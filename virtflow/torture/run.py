@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clusters.local import LocalCluster
 from virtflow.errors import InfrastructureError, InputError
-from virtflow.exit_codes import ExitCode, worst
+from virtflow.exit_codes import ExitCode
 from virtflow.interrupts import undo
 from virtflow.kube import KubeClient
 from virtflow.run import keep_logs
@@ -58,14 +58,16 @@ def run_torture(
         with answering():
             result = asyncio.run(_torture(cluster, Runner(settings, report), run_id, plan, journeys))
     finally:
-        keep_logs(cluster, report / "logs")
-        undo(f"Taking down cluster {cluster.name}", cluster.down)
-        console.print(f"\nReport: {report}", markup=False)
+        try:
+            keep_logs(cluster, report / "logs")
+        finally:
+            undo(f"Taking down cluster {cluster.name}", cluster.down)
+            console.print(f"\nReport: {report}", markup=False)
     took = timedelta(seconds=time.monotonic() - began)
     result = replace(result, left=[*result.left, *left_on_machine(cluster.folder, ports)])
     write_result(report, result, seed, took)
     _print(result)
-    return worst([*([ExitCode.FAILED] if result.problems else []), *([ExitCode.LEFT_BEHIND] if result.left else [])])
+    return result.code
 
 
 def _victims(cluster: LocalCluster, only: Collection[str]) -> list[str]:
