@@ -17,7 +17,13 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
-from temporalio.exceptions import ActivityError, ApplicationError, RetryState, TerminatedError
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    RetryState,
+    TerminatedError,
+    WorkflowAlreadyStartedError,
+)
 from temporalio.service import RPCError, RPCStatusCode
 
 from tests.e2e import conftest
@@ -160,9 +166,11 @@ def test_a_session_that_cannot_be_taken_up_is_told_to_end(
         async def signal(self, signal: object) -> None:
             asked.append(signal)
 
-    class Temporal:
-        async def start_workflow(self, *_: object, **__: object) -> Handle:
-            return Handle(StepsTaken([], [], is_over=True))
+    async def over(*_: object, **__: object) -> Handle:
+        return Handle(StepsTaken([], [], is_over=True))
+
+    async def gone(*_: object, **__: object) -> Handle:
+        raise WorkflowAlreadyStartedError("run/feature/scenario", "Scenario")
 
     scenario = SimpleNamespace(name="scenario", feature=SimpleNamespace(name="feature"))
     request = SimpleNamespace(node=SimpleNamespace(stash={conftest.scenario_key: scenario}))
@@ -170,8 +178,10 @@ def test_a_session_that_cannot_be_taken_up_is_told_to_end(
     monkeypatch.setattr(conftest, "session_id_of", lambda _: "run/feature/scenario")
     sessions: list[conftest.Session] = []
     fixture = inspect.unwrap(cast(Any, conftest.session))
-    with pytest.raises(InfrastructureError, match="undone before the run was resumed"):
-        next(fixture(request, portal, Temporal(), sessions, report, config))
+    for start in (gone, over):
+        temporal = SimpleNamespace(start_workflow=start)
+        with pytest.raises(InfrastructureError, match="undone before the run was resumed"):
+            next(fixture(request, portal, temporal, sessions, report, config))
     assert asked == [Scenario.end]
     assert len(sessions) == 1, "its end is waited for"
 
