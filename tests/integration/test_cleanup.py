@@ -25,6 +25,7 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import ActivityEnvironment
 
 from activities import tenants
+from activities.gateway import REVOCABLE
 from activities.tokens import Tokens
 from clusters.endpoints import Endpoints
 from clusters.local import LocalCluster
@@ -150,6 +151,8 @@ async def test_all_that_a_scenario_makes_bears_its_labels_and_goes_when_it_is_ca
     }
     [itself] = [found for found in (await take_inventory(kube)).objects if found.name == namespace]
     there = [itself, *(await take_inventory(kube, namespace=namespace)).objects]
+    # All but the one that its step deletes again.
+    assert made - {(found.resource.plural, found.name) for found in there} == {("secrets", REVOCABLE)}
     unlabelled = [
         str(found)
         for found in there
