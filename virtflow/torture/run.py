@@ -88,9 +88,8 @@ async def _torture(
         left = await left_in_cluster(kube, namespaces)
     problems, notes = unlike_one_create(endpoints.audit_log, namespaces)
     failed = [f"{each.journey.tenant} {each.journey.failure}" for each in journeys if each.journey.failure]
-    return Tortured(
-        killed, journeys, [*failed, *runner.problems, *problems], left, [*notes, *_deaths(cluster, killed)]
-    )
+    notes += [*runner.notes, *_deaths(cluster, killed)]
+    return Tortured(killed, journeys, [*failed, *runner.problems, *problems], left, notes)
 
 
 async def _kill_on_the_way(
