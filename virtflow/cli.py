@@ -129,19 +129,28 @@ def e2e(
 @app.command()
 def runs(verbose: Verbose = False) -> None:
     """List the runs whose reports are here, newest first, and which of them can be resumed."""
+    from clusters.local import LocalCluster
     from virtflow.runs import all_runs
 
+    settings = _settings()
     found = all_runs(Path.cwd() / "reports")
     if not found:
         console.print("There is no run in ./reports. `virtflow e2e` makes one.")
         return
     table = Table("RUN", "BEGAN", "STATE", "SCENARIOS", box=None, pad_edge=False)
+    resumable = []
     for run in found:
         began = run.record.began.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(run.record.id, began, run.state, f"{run.finished} of {run.record.scenarios}")
+        cluster = LocalCluster(settings.model_copy(update={"cluster": run.record.cluster}))
+        state = run.state
+        if run.was_killed:
+            is_there = run.is_of(cluster.identity())
+            resumable += [run.record.id] if is_there else []
+            state += "" if is_there else ", cluster gone"
+        table.add_row(run.record.id, began, state, f"{run.finished} of {run.record.scenarios}")
     console.print(table)
-    if killed := [run.record.id for run in found if run.was_killed]:
-        console.print(f"\n`virtflow e2e --resume {killed[0]}` goes on with a run that was killed.", markup=False)
+    if resumable:
+        console.print(f"\n`virtflow e2e --resume {resumable[0]}` goes on with a run that was killed.", markup=False)
 
 
 @app.command()

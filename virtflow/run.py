@@ -59,7 +59,7 @@ def resume_features(settings: Settings, run_id: str, *, keep: bool) -> ExitCode:
     cluster = LocalCluster(settings.model_copy(update={"cluster": run.record.cluster}))
     try:
         run.take_up(digests())
-        if run.record.cluster_id and run.record.cluster_id != cluster.identity():
+        if not run.is_of(cluster.identity()):
             raise ClusterError(
                 f"Cluster {cluster.name}, on which run {run.record.id} was, is gone, and what its scenarios had made "
                 "with it: there is nothing to go on with. Start a new run: `virtflow e2e`."

@@ -154,6 +154,10 @@ class Run:
     def was_killed(self) -> bool:
         return self.record.exit_code is None and not self.is_running
 
+    def is_of(self, cluster: str) -> bool:
+        """Whether the cluster of this identity is the run's own: any, if it was killed before it had one."""
+        return self.record.cluster_id in ("", cluster)
+
     @property
     def state(self) -> str:
         """A word or two for people."""

@@ -307,6 +307,9 @@ def test_a_run_whose_cluster_is_gone_is_not_resumed(checkout: Path) -> None:
     assert refused.code == ExitCode.INFRASTRUCTURE
     assert f"Cluster fake, on which run {killed.run_id} was, is gone" in refused.err
     assert "up" not in refused.out.split()
+    listed = refused.listed()
+    assert "killed, cluster gone" in listed
+    assert "--resume" not in listed
 
 
 def test_a_run_that_has_ended_is_not_resumed(checkout: Path) -> None:
