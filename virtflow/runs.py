@@ -87,7 +87,7 @@ class Run:
         """Raises InputError if there is none, or one that another version of virtflow left."""
         try:
             return cls(folder, _RECORD.validate_json((folder / RECORD).read_text()))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise InputError(
                 f"There is no run {folder.name!r} in {folder.parent}. `virtflow runs` lists those that there are."
             ) from None
@@ -98,8 +98,8 @@ class Run:
             ) from None
 
     def begin(self) -> None:
-        """Make the folder. From now on the run is known, and this process runs it."""
-        self.folder.mkdir(parents=True)
+        """From now on the run is known, and this process runs it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._hold()
         self.note()
 

@@ -160,7 +160,7 @@ class Ended:
             self.state.mkdir()
         result = virtflow_of(checkout, self.state, "e2e", *arguments)
         self.code, self.out, self.err = result.returncode, result.stdout, result.stderr
-        self.reports = list((checkout / "reports").glob("*/summary.md"))
+        self.reports = list(checkout.glob("reports/*/summary.md"))
 
     @property
     def run_id(self) -> str:
@@ -317,6 +317,16 @@ def test_a_run_that_has_ended_is_not_resumed(checkout: Path) -> None:
     refused = ended.resumed()
     assert refused.code == ExitCode.BAD_INPUT
     assert f"Run {ended.run_id} has ended: failed." in refused.err
+    assert "There is no run 'other'" in Ended(checkout, {}, "--resume", "other").err
+
+
+def test_where_no_report_can_be_written_nothing_is_started(checkout: Path) -> None:
+    (checkout / "reports").touch()
+    refused = Ended(checkout, {"one": "it is so"})
+    assert refused.code == ExitCode.BAD_INPUT, refused.err
+    assert "No report can be written to " in refused.err
+    assert ": Not a directory. Go to a folder that you may write to." in refused.err
+    assert "up" not in refused.out.split()
     assert "There is no run 'other'" in Ended(checkout, {}, "--resume", "other").err
 
 
