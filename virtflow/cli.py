@@ -109,37 +109,48 @@ def e2e(
     keep: Annotated[bool, typer.Option(help="Leave the cluster up afterwards.")] = False,
     feature: Annotated[str, typer.Option(help="Only scenarios whose feature or name holds this.")] = "",
     resume: Annotated[
-        str, typer.Option(metavar="RUN", help="Go on with a run that was killed (`virtflow runs` lists them).")
-    ] = "",
+        str | None, typer.Option(metavar="RUN", help="Go on with a run that was killed (`virtflow runs` lists them).")
+    ] = None,
     verbose: Verbose = False,
 ) -> None:
     """Run the features against the local cluster, which is brought up and taken down if it is not up."""
-    if feature and resume:
+    if feature and resume is not None:
         raise InputError("A run that is resumed goes on with the scenarios it began with: leave --feature out.")
     from virtflow.run import resume_features, run_features
 
     settings = _settings()
     keep = keep or settings.keep
-    code = resume_features(settings, resume, keep=keep) if resume else run_features(settings, keep=keep, only=feature)
-    raise typer.Exit(code)
+    # Also if it is empty: a variable that is not set must not begin a new run in silence.
+    if resume is not None:
+        raise typer.Exit(resume_features(settings, resume, keep=keep))
+    raise typer.Exit(run_features(settings, keep=keep, only=feature))
 
 
 @app.command()
 def runs(verbose: Verbose = False) -> None:
     """List the runs whose reports are here, newest first, and which of them can be resumed."""
+    from clusters.local import LocalCluster
     from virtflow.runs import all_runs
 
+    settings = _settings()
     found = all_runs(Path.cwd() / "reports")
     if not found:
         console.print("There is no run in ./reports. `virtflow e2e` makes one.")
         return
     table = Table("RUN", "BEGAN", "STATE", "SCENARIOS", box=None, pad_edge=False)
+    resumable = []
     for run in found:
         began = run.record.began.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        table.add_row(run.record.id, began, run.state, f"{run.finished} of {run.record.scenarios}")
+        cluster = LocalCluster(settings.model_copy(update={"cluster": run.record.cluster}))
+        state = run.state
+        if run.was_killed:
+            is_there = run.is_of(cluster.identity())
+            resumable += [run.record.id] if is_there else []
+            state += "" if is_there else ", cluster gone"
+        table.add_row(run.record.id, began, state, f"{run.finished} of {run.record.scenarios}")
     console.print(table)
-    if killed := [run.record.id for run in found if run.was_killed]:
-        console.print(f"\n`virtflow e2e --resume {killed[0]}` goes on with a run that was killed.", markup=False)
+    if resumable:
+        console.print(f"\n`virtflow e2e --resume {resumable[0]}` goes on with a run that was killed.", markup=False)
 
 
 @app.command()

@@ -5,20 +5,20 @@ one thing, whether a run still has sessions, which undo what they made by themse
 """
 
 import asyncio
-import re
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from pathlib import Path
 
-from clusters.endpoints import ClusterError, Endpoints
+from clusters.endpoints import Endpoints
 from clusters.local import LocalCluster
 from virtflow.errors import InfrastructureError, InputError, LeftBehindError
 from virtflow.exit_codes import ExitCode
-from virtflow.kube import NO_ANSWER, KubeClient, KubeError, describe
+from virtflow.kube import KubeClient
 from virtflow.kube.inventory import Found
-from virtflow.leftovers import find_leftovers, remove_leftovers
+from virtflow.leftovers import asking, find_leftovers, remove_leftovers
+from virtflow.runs import checked_id
 from virtflow.settings import Settings
 from virtflow.temporal import answering, connect
 from virtflow.terminal import console, phase, say
@@ -26,9 +26,9 @@ from workflows.labels import RUN, run_of
 
 __all__ = ["collect_garbage"]
 
-RUN_ID = re.compile("[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
-"""What may be a label's value."""
 TEMPORAL_LIMIT = timedelta(seconds=10)
+YOUNG = timedelta(minutes=1)
+"""Temporal's list of workflows comes late: a run that made something just now may not be in it yet."""
 
 Sessions = Counter[str]
 """How many of each run are open."""
@@ -41,16 +41,13 @@ def collect_garbage(settings: Settings, *, runs: Sequence[str], delete: bool, ku
     name alone. Raises LeftBehindError, which names what stays.
     """
     for run in runs:
-        if not RUN_ID.fullmatch(run):
-            raise InputError(f"{run!r} is no run: its id is the name of its folder in reports/.")
+        checked_id(run)
     endpoints = None
     if kubeconfig is None:
         endpoints = LocalCluster(settings).endpoints()
         kubeconfig = endpoints.kubeconfig
-    try:
+    with asking():
         return asyncio.run(_collect(kubeconfig, endpoints, runs, delete))
-    except (KubeError, *NO_ANSWER) as error:
-        raise ClusterError(f"The kube-apiserver cannot be asked: {describe(error)}.") from None
 
 
 async def _collect(kubeconfig: Path, endpoints: Endpoints | None, runs: Sequence[str], delete: bool) -> ExitCode:
@@ -65,7 +62,11 @@ async def _collect(kubeconfig: Path, endpoints: Endpoints | None, runs: Sequence
             _show(run, objects, sessions)
         if not by_run:
             console.print("Nothing with a run's label is there." if not runs else "Nothing of it is there.")
-        chosen = [run for run in by_run if run in runs or (sessions is not None and run not in sessions)]
+        chosen = [
+            run
+            for run, objects in by_run.items()
+            if run in runs or (sessions is not None and run not in sessions and not _is_young(objects))
+        ]
         if delete and chosen:
             await _remove(kube, {run: by_run[run] for run in chosen})
         _advise(by_run, chosen, delete)
@@ -78,6 +79,10 @@ async def _collect(kubeconfig: Path, endpoints: Endpoints | None, runs: Sequence
 
 def _run_label(found: Found) -> str:
     return found.labels[RUN]
+
+
+def _is_young(objects: Sequence[Found]) -> bool:
+    return max(found.created for found in objects) > datetime.now(UTC) - YOUNG
 
 
 def _selector(runs: Sequence[str]) -> str:

@@ -7,16 +7,17 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+from clusters.endpoints import ClusterError
 from virtflow.kube import NO_ANSWER, KubeClient, KubeError, Object, describe
 from virtflow.kube.inventory import Found, Inventory, take_inventory
 from virtflow.kube.resources import NAMESPACES
 from workflows.labels import RUN
 
-__all__ = ["find_leftovers", "left_by", "remove_leftovers", "sweep", "what_holds"]
+__all__ = ["asking", "find_leftovers", "left_by", "remove_leftovers", "sweep", "what_holds"]
 
 STALLED_AFTER = timedelta(seconds=60)
 """Nothing has gone for so long. Kubernetes takes five seconds for a namespace, and more for each of many."""
@@ -37,15 +38,35 @@ async def find_leftovers(kube: KubeClient, selector: str = RUN) -> Inventory:
 
 
 async def sweep(kubeconfig: Path, selector: str) -> list[str]:
-    """`remove_leftovers` for who has no client."""
-    async with await KubeClient.connect(kubeconfig) as kube:
-        return await remove_leftovers(kube, selector)
+    """`remove_leftovers` for who has no client. Raises ClusterError if nobody answers."""
+    with asking():
+        async with await KubeClient.connect(kubeconfig) as kube:
+            return await remove_leftovers(kube, selector)
 
 
 async def left_by(kubeconfig: Path, run: str) -> list[str]:
-    """What a run has left and nobody removes, once nothing of it goes any more."""
-    async with await KubeClient.connect(kubeconfig) as kube:
-        return await _named(kube, await _until_gone(kube, f"{RUN}={run}"), {})
+    """What a run has left, once nothing of it goes any more. Raises ClusterError if nobody knows."""
+    with asking():
+        async with await KubeClient.connect(kubeconfig) as kube:
+            left = await _until_gone(kube, f"{RUN}={run}")
+            if left.unseen and not left.objects:
+                raise ClusterError(
+                    f"Nobody knows whether all of run {run} is gone: {'; '.join(map(_unseen, left.unseen))}. "
+                    f"`virtflow gc --run {run}` looks again."
+                )
+            return await _named(kube, left, {})
+
+
+@contextlib.contextmanager
+def asking() -> Iterator[None]:
+    """Within this block a kube-apiserver that does not answer, or that refuses, is the cluster's fault."""
+    try:
+        yield
+    except (KubeError, *NO_ANSWER) as error:
+        raise ClusterError(
+            f"The kube-apiserver cannot be asked what is left: {describe(error)}. `virtflow gc` tells it when there "
+            "is an answer again."
+        ) from None
 
 
 async def remove_leftovers(kube: KubeClient, selector: str) -> list[str]:

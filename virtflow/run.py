@@ -19,10 +19,10 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from clusters.endpoints import ClusterError, Endpoints
 from clusters.local import LocalCluster
-from virtflow.errors import InfrastructureError, VirtflowError
+from virtflow.errors import InfrastructureError, InputError, VirtflowError
 from virtflow.exit_codes import ExitCode, worst
 from virtflow.interrupts import undo
-from virtflow.runs import Run, RunRecord, digests
+from virtflow.runs import Run, RunRecord, checked_id, digests
 from virtflow.settings import Settings
 from virtflow.temporal import answering, connect
 from virtflow.terminal import console
@@ -43,9 +43,16 @@ def run_features(settings: Settings, *, keep: bool, only: str) -> ExitCode:
     """
     began = datetime.now(UTC)
     run_id = began.strftime("%Y%m%d-%H%M%S") + f"-{os.getpid()}"
+    folder = Path.cwd() / "reports" / run_id
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(
+            f"No report can be written to {folder}: {error.strerror}. Go to a folder that you may write to."
+        ) from None
     cluster = LocalCluster(settings)
     record = RunRecord(run_id, cluster.name, began, only, stays=keep or cluster.is_up(), code=digests())
-    return _carry_out(Run(Path.cwd() / "reports" / run_id, record), cluster)
+    return _carry_out(Run(folder, record), cluster)
 
 
 def resume_features(settings: Settings, run_id: str, *, keep: bool) -> ExitCode:
@@ -55,11 +62,11 @@ def resume_features(settings: Settings, run_id: str, *, keep: bool) -> ExitCode:
     ClusterError if its cluster is gone: all before anything has been started.
     """
     # Whoever lets the shell complete the name gives a path.
-    run = Run.load(Path.cwd() / "reports" / Path(run_id).name)
+    run = Run.load(Path.cwd() / "reports" / checked_id(Path(run_id).name))
     cluster = LocalCluster(settings.model_copy(update={"cluster": run.record.cluster}))
     try:
         run.take_up(digests())
-        if run.record.cluster_id and run.record.cluster_id != cluster.identity():
+        if not run.is_of(cluster.identity()):
             raise ClusterError(
                 f"Cluster {cluster.name}, on which run {run.record.id} was, is gone, and what its scenarios had made "
                 "with it: there is nothing to go on with. Start a new run: `virtflow e2e`."
@@ -96,7 +103,6 @@ def _wind_up(plugin: "_Plugin", code: ExitCode) -> None:
     run, cluster = plugin.run, plugin.cluster
     if not plugin.began:
         if not run.record.resumed:
-            # pytest writes its own file also when it runs nothing.
             shutil.rmtree(run.folder, ignore_errors=True)
         return
     # First, because from here on there is nothing that could be resumed.

@@ -10,20 +10,31 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import IO, Annotated, Any, Self
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from virtflow.errors import InputError
 from virtflow.exit_codes import ExitCode
 from virtflow.files import write_whole
+from virtflow.settings import CLUSTER_NAME
 
-__all__ = ["JOURNAL", "NOT_FINISHED", "Run", "RunRecord", "all_runs", "digests"]
+__all__ = [
+    "JOURNAL",
+    "NOT_FINISHED",
+    "Run",
+    "RunRecord",
+    "all_runs",
+    "checked_id",
+    "digests",
+    "journal_lines",
+]
 
 ROOT = Path(__file__).parents[1]
 CODE = ("features", "workflows", "activities", "load", "clusters", "virtflow", "tests/e2e", "pyproject.toml")
@@ -35,6 +46,8 @@ NOT_FINISHED = "not finished"
 LOOKED_AT_WITHIN = timedelta(seconds=2)
 """Somebody who only looks whether a run is held has its lock for a moment."""
 MOST_NAMES = 8
+RUN_ID = re.compile("[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+"""What may be a label's value."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +55,7 @@ class RunRecord:
     """What a run was asked for, where it runs, and how it ended."""
 
     id: str
-    cluster: str
+    cluster: Annotated[str, Field(pattern=CLUSTER_NAME)]
     began: datetime
     only: str
     """Words of a feature's or a scenario's name; empty for all."""
@@ -74,7 +87,7 @@ class Run:
         """Raises InputError if there is none, or one that another version of virtflow left."""
         try:
             return cls(folder, _RECORD.validate_json((folder / RECORD).read_text()))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             raise InputError(
                 f"There is no run {folder.name!r} in {folder.parent}. `virtflow runs` lists those that there are."
             ) from None
@@ -85,8 +98,8 @@ class Run:
             ) from None
 
     def begin(self) -> None:
-        """Make the folder. From now on the run is known, and this process runs it."""
-        self.folder.mkdir(parents=True)
+        """From now on the run is known, and this process runs it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
         self._hold()
         self.note()
 
@@ -127,7 +140,7 @@ class Run:
 
     @property
     def is_running(self) -> bool:
-        """Whether some process runs it. False for this process's own."""
+        """Whether some process runs it, be it this one."""
         try:
             with (self.folder / LOCK).open() as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -140,6 +153,10 @@ class Run:
     @property
     def was_killed(self) -> bool:
         return self.record.exit_code is None and not self.is_running
+
+    def is_of(self, cluster: str) -> bool:
+        """Whether the cluster of this identity is the run's own: any, if it was killed before it had one."""
+        return self.record.cluster_id in ("", cluster)
 
     @property
     def state(self) -> str:
@@ -159,9 +176,7 @@ class Run:
         return [line["id"] for line in self._journal() if line["outcome"] == NOT_FINISHED]
 
     def _journal(self) -> Iterator[dict[str, Any]]:
-        journal = self.folder / JOURNAL
-        lines = journal.read_text().splitlines() if journal.exists() else []
-        return map(json.loads, lines)
+        return map(json.loads, journal_lines(self.folder))
 
     def _hold(self) -> None:
         # A child gets no copy of it, or the cluster's processes would hold it when this one is gone.
@@ -182,6 +197,22 @@ class Run:
             else:
                 self._lock = lock
                 return
+
+
+def checked_id(run: str) -> str:
+    """Raises InputError for what cannot be a run's id, and would lead out of the folder of reports."""
+    if not RUN_ID.fullmatch(run):
+        raise InputError(
+            f"{run!r} is no run: its id is the name of its folder in reports/. `virtflow runs` lists what there is."
+        )
+    return run
+
+
+def journal_lines(folder: Path) -> list[str]:
+    """Of a run's folder; none if it has no journal yet."""
+    journal = folder / JOURNAL
+    # Not splitlines(): what went wrong may have been said with other ends of lines, which JSON leaves as they are.
+    return journal.read_text().split("\n")[:-1] if journal.exists() else []
 
 
 def all_runs(reports: Path) -> list[Run]:

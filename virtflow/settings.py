@@ -6,7 +6,10 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-__all__ = ["Settings", "faults_of"]
+__all__ = ["CLUSTER_NAME", "Settings", "faults_of"]
+
+CLUSTER_NAME = "^[a-z0-9][a-z0-9-]*$"
+"""A folder's name, and `down` removes that folder: it must not lead anywhere else."""
 
 
 def _xdg(variable: str, default: str) -> Path:
@@ -18,8 +21,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="VIRTFLOW_")
 
-    # A folder's name, and `down` removes that folder: it must not lead anywhere else.
-    cluster: str = Field(default="local", pattern="^[a-z0-9][a-z0-9-]*$")
+    cluster: str = Field(default="local", pattern=CLUSTER_NAME)
     """Name of the local cluster; clusters of different names live side by side."""
 
     toolchain: str = "auto"

@@ -40,7 +40,7 @@ from tests.e2e.resume import ended_session, retold, steps_taken, undone_meanwhil
 from tests.e2e.steps import *  # noqa: F403  pytest-bdd finds steps by their names in the conftest
 from tests.e2e.steps.world import FEATURES
 from virtflow.errors import InfrastructureError, InputError, explain
-from virtflow.leftovers import sweep
+from virtflow.leftovers import left_by, sweep
 from virtflow.run import code_of
 from virtflow.temporal import TASK_QUEUE, answering, connect, patiently
 from virtflow.terminal import console, phase
@@ -262,9 +262,16 @@ def sessions(
     interrupted = request.session.exitstatus == pytest.ExitCode.INTERRUPTED
     if interrupted and request.config.getoption("--virtflow-await-undone"):
         with phase("Interrupted: undoing what the scenarios made"):
-            left = [line for session in sessions for line in session.left(endpoints.kubeconfig)]
+            left = what_is_left(portal, sessions, endpoints.kubeconfig, run_id)
         if left:
             console.print("Cleanup left something behind: " + "; ".join(left), style="red", markup=False)
+
+
+def what_is_left(portal: BlockingPortal, sessions: list[Session], kubeconfig: Path, run: str) -> list[str]:
+    """Wait until the scenarios are undone, and say what could not be."""
+    left = [line for session in sessions for line in session.left(kubeconfig)]
+    # What no session knew of is there all the same, and has the label.
+    return left or portal.call(left_by, kubeconfig, run)
 
 
 @pytest.fixture
@@ -296,10 +303,12 @@ def session(
 
     session = Session(portal, talk(portal, STEP_LIMIT, start), order)
     sessions.append(session)
-    if report.was_begun(workflow_id):
-        session.take_up()
-    yield session
-    session.end()
+    try:
+        if report.was_begun(workflow_id):
+            session.take_up()
+        yield session
+    finally:
+        session.end()
 
 
 def session_id_of(item: pytest.Item) -> str:

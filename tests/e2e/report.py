@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 
 from virtflow.exit_codes import ExitCode
 from virtflow.files import write_whole
-from virtflow.runs import JOURNAL, NOT_FINISHED
+from virtflow.runs import JOURNAL, NOT_FINISHED, journal_lines
 from virtflow.terminal import console
 
 __all__ = ["Report"]
@@ -88,8 +88,7 @@ class Report:
         self._left = "It was not checked whether everything the scenarios made is gone."
 
     def _journal(self) -> Iterator[ScenarioRecord]:
-        journal = self._folder / JOURNAL if self._folder else None
-        for line in journal.read_text().splitlines() if journal and journal.exists() else []:
+        for line in journal_lines(self._folder) if self._folder else []:
             scenario = _JOURNAL_LINE.validate_json(line)
             scenario.is_earlier = scenario.is_finished
             yield scenario

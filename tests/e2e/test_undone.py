@@ -8,19 +8,15 @@ import pytest
 from anyio.from_thread import BlockingPortal
 
 from clusters.endpoints import Endpoints
-from tests.e2e.conftest import Session
+from tests.e2e.conftest import Session, what_is_left
 from virtflow.errors import LeftBehindError
-from virtflow.leftovers import left_by
 
 
 def test_everything_is_undone(
     sessions: list[Session], portal: BlockingPortal, endpoints: Endpoints, pytestconfig: pytest.Config
 ) -> None:
     run: str = pytestconfig.getoption("--virtflow-run")
-    left = [line for session in sessions for line in session.left(endpoints.kubeconfig)]
-    # What no session knew of is there all the same, and has the label.
-    left = left or portal.call(left_by, endpoints.kubeconfig, run)
-    if left:
+    if left := what_is_left(portal, sessions, endpoints.kubeconfig, run):
         raise LeftBehindError(
             f"Cleanup left something behind: {'; '.join(left)}. `virtflow gc --run {run}` lists all of it."
         )

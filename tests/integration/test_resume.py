@@ -30,8 +30,8 @@ from workflows.models import ScenarioOrder
 from workflows.scenario import Scenario
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = timedelta(seconds=120)
-IDLE = timedelta(seconds=15)
+PATIENCE = timedelta(minutes=5)
+IDLE = timedelta(seconds=30)
 """Long enough for the worker to be stopped before."""
 CREATED_ONCE = ("virtualmachines", "virtualmachineinstancereplicasets")
 

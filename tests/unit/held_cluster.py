@@ -9,7 +9,7 @@ from virtflow.kube import Object
 
 __all__ = ["HeldCluster"]
 
-CREATED = "2026-11-23T12:00:00Z"
+CREATED = "2020-11-23T12:00:00Z"
 ALL = ["create", "delete", "get", "list"]
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import anyio
@@ -87,6 +87,19 @@ async def test_a_run_in_use_is_shown_and_spared(
     assert "Spared, because in use or maybe so: r2." in said
 
 
+async def test_a_run_that_has_just_begun_is_spared_though_temporal_does_not_list_it_yet(
+    cluster: HeldCluster, command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    cluster.add(f"{NAMESPACES}/of-r2/secrets", "new", run="r2", creationTimestamp=now)
+    assert await command(delete=True) is ExitCode.PASSED
+    assert {path for path in cluster.objects if "r1" in path} == set()
+    assert len(cluster.objects) == 3
+    assert "Spared, because in use or maybe so: r2." in capsys.readouterr().out
+    await command("r2", delete=True)
+    assert cluster.objects == {}
+
+
 async def test_a_run_in_use_is_removed_by_its_name(cluster: HeldCluster, command: Command) -> None:
     command.sessions = Counter({"r1": 1, "r2": 3})
     await command("r2", delete=True)
@@ -152,5 +165,7 @@ async def test_a_cluster_that_does_not_answer_is_infrastructure(command: Command
     server = next(line for line in kubeconfig.read_text().splitlines() if "server:" in line)
     elsewhere = tmp_path / "elsewhere.yaml"
     elsewhere.write_text(kubeconfig.read_text().replace(server, f"{server.rpartition(':')[0]}:1"))
-    with pytest.raises(InfrastructureError, match="The kube-apiserver cannot be asked: ClientConnectorError"):
+    with pytest.raises(
+        InfrastructureError, match="The kube-apiserver cannot be asked what is left: ClientConnectorError"
+    ):
         await Command(elsewhere)()

@@ -11,9 +11,10 @@ from aiohttp import web
 from tests.unit.held_cluster import HeldCluster
 from tests.unit.kube_support import client_of
 from virtflow import leftovers as module
+from virtflow.errors import InfrastructureError
 from virtflow.kube import KubeClient, KubeError
 from virtflow.kube.inventory import take_inventory
-from virtflow.leftovers import find_leftovers, left_by, remove_leftovers, what_holds
+from virtflow.leftovers import find_leftovers, left_by, remove_leftovers, sweep, what_holds
 
 pytestmark = pytest.mark.anyio
 
@@ -178,10 +179,27 @@ async def test_what_cannot_be_looked_at_is_not_taken_for_gone(
     cluster: HeldCluster, kube: KubeClient, tmp_path: Path
 ) -> None:
     cluster.silent.add("example.com")
+    with pytest.raises(InfrastructureError, match=r"all of example\.com/v2 \(nobody answers for it\) could not be"):
+        await left_by(tmp_path / "kubeconfig.yaml", "r1")
+    cluster.add(NAMESPACES, "a", finalizers=["example.com/hold"])
     left = await left_by(tmp_path / "kubeconfig.yaml", "r1")
     assert "all of example.com/v2 (nobody answers for it) could not be looked at" in left
     cluster.silent.clear()
+    cluster.objects.clear()
     assert await left_by(tmp_path / "kubeconfig.yaml", "r1") == []
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_kube_apiserver_that_stays_away_is_infrastructure(
+    cluster: HeldCluster, kube: KubeClient, tmp_path: Path
+) -> None:
+    kubeconfig = tmp_path / "kubeconfig.yaml"
+    [server] = [line for line in kubeconfig.read_text().splitlines() if "server:" in line]
+    kubeconfig.write_text(kubeconfig.read_text().replace(server, f"{server.rpartition(':')[0]}:1"))
+    words = "The kube-apiserver cannot be asked what is left: ClientConnectorError"
+    for ask, whom in ((left_by, "r1"), (sweep, SELECTOR)):
+        with pytest.raises(InfrastructureError, match=words):
+            await ask(kubeconfig, whom)
 
 
 def nothing(_: HeldCluster) -> None:

@@ -74,11 +74,8 @@ def endpoints():
     from types import SimpleNamespace
     return SimpleNamespace(kubeconfig=None)
 
-async def nothing(*_):
-    return []
-
-import virtflow.leftovers
-virtflow.leftovers.left_by = nothing
+async def left_by(*_):
+    return ["Namespace of nobody is there"] if Path("nobody").exists() else []
 
 async def ended_session(temporal, session_id):
     print("ended", session_id.partition("/")[2], flush=True)
@@ -127,6 +124,11 @@ def killed():
         pathlib.Path("killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
+@given("Ctrl-C, and something that no session knows of")
+def interrupted_and_left():
+    pathlib.Path("nobody").touch()
+    interrupted()
+
 @given("Ctrl-C")
 def interrupted():
     os.kill(os.getpid(), signal.SIGINT)
@@ -158,7 +160,7 @@ class Ended:
             self.state.mkdir()
         result = virtflow_of(checkout, self.state, "e2e", *arguments)
         self.code, self.out, self.err = result.returncode, result.stdout, result.stderr
-        self.reports = list((checkout / "reports").glob("*/summary.md"))
+        self.reports = list(checkout.glob("reports/*/summary.md"))
 
     @property
     def run_id(self) -> str:
@@ -230,6 +232,12 @@ def test_ctrl_c_on_a_cluster_that_stays_waits_until_the_scenarios_are_undone(che
     assert run.state.exists()
 
 
+def test_ctrl_c_on_a_cluster_that_stays_says_what_is_there_that_no_session_knew_of(checkout: Path) -> None:
+    run = Ended(checkout, {"one": "Ctrl-C, and something that no session knows of"}, up=True)
+    assert run.code == ExitCode.INTERRUPTED, run.out + run.err
+    assert "Cleanup left something behind: Namespace of nobody is there" in run.out + run.err
+
+
 KILLED = {"first": "it is so", "second": "it is not so", "third": "kill -9, once", "fourth": "it is so"}
 
 
@@ -299,6 +307,9 @@ def test_a_run_whose_cluster_is_gone_is_not_resumed(checkout: Path) -> None:
     assert refused.code == ExitCode.INFRASTRUCTURE
     assert f"Cluster fake, on which run {killed.run_id} was, is gone" in refused.err
     assert "up" not in refused.out.split()
+    listed = refused.listed()
+    assert "killed, cluster gone" in listed
+    assert "--resume" not in listed
 
 
 def test_a_run_that_has_ended_is_not_resumed(checkout: Path) -> None:
@@ -307,6 +318,23 @@ def test_a_run_that_has_ended_is_not_resumed(checkout: Path) -> None:
     assert refused.code == ExitCode.BAD_INPUT
     assert f"Run {ended.run_id} has ended: failed." in refused.err
     assert "There is no run 'other'" in Ended(checkout, {}, "--resume", "other").err
+
+
+def test_where_no_report_can_be_written_nothing_is_started(checkout: Path) -> None:
+    (checkout / "reports").touch()
+    refused = Ended(checkout, {"one": "it is so"})
+    assert refused.code == ExitCode.BAD_INPUT, refused.err
+    assert "No report can be written to " in refused.err
+    assert ": Not a directory. Go to a folder that you may write to." in refused.err
+    assert "up" not in refused.out.split()
+    assert "There is no run 'other'" in Ended(checkout, {}, "--resume", "other").err
+
+
+def test_an_id_that_is_empty_begins_no_new_run(checkout: Path) -> None:
+    refused = Ended(checkout, {"one": "it is so"}, "--resume", "")
+    assert refused.code == ExitCode.BAD_INPUT, refused.out
+    assert "'' is no run: its id is the name of its folder in reports/." in refused.err
+    assert not (checkout / "reports").exists()
 
 
 def test_an_interrupted_run_is_no_killed_one(checkout: Path) -> None:

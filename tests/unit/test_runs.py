@@ -6,16 +6,17 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from tests.unit.checkout_support import ROOT
 from virtflow.errors import InputError
 from virtflow.exit_codes import ExitCode
-from virtflow.runs import Run, RunRecord, all_runs, digests
+from virtflow.runs import Run, RunRecord, all_runs, checked_id, digests, journal_lines
 
 BEGAN = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 CODE = {"features/a.feature": "1", "load/b.py": "2"}
@@ -50,7 +51,7 @@ os.kill(os.getpid(), signal.SIGKILL)
         os.close(reader)
 
 
-@given(st.builds(RunRecord))
+@given(st.builds(RunRecord, cluster=st.from_regex("[a-z0-9][a-z0-9-]*", fullmatch=True)))
 def test_a_record_is_read_as_it_was_written(record: RunRecord) -> None:
     adapter = TypeAdapter(RunRecord)
     assert adapter.validate_json(adapter.dump_json(record)) == record
@@ -93,6 +94,20 @@ def test_a_record_of_another_version_is_said_to_be_one(killed: Run) -> None:
         Run.load(killed.folder)
 
 
+@pytest.mark.parametrize("cluster", ["../elsewhere", "/home", ".", ""])
+def test_a_record_whose_cluster_would_be_another_folder_is_refused(killed: Run, cluster: str) -> None:
+    record = json.loads((killed.folder / "run.json").read_text())
+    (killed.folder / "run.json").write_text(json.dumps(record | {"cluster": cluster}))
+    with pytest.raises(InputError, match="is not what this version of virtflow writes"):
+        Run.load(killed.folder)
+
+
+@pytest.mark.parametrize("run_id", ["", ".", "..", "/", "a b", "reports/.."])
+def test_what_is_no_run_is_refused(run_id: str) -> None:
+    with pytest.raises(InputError, match="is no run: its id is the name of its folder"):
+        checked_id(run_id)
+
+
 def test_runs_are_listed_newest_first_and_what_is_none_is_left_out(tmp_path: Path) -> None:
     for number in (2, 1, 3):
         run = Run(tmp_path / f"r{number}", record_of(f"r{number}", BEGAN + timedelta(minutes=number)))
@@ -109,6 +124,15 @@ def test_scenarios_are_counted_by_the_journal(killed: Run) -> None:
     lines = [json.dumps({"id": scenario, "outcome": outcome}) for scenario, outcome in outcomes.items()]
     (killed.folder / "scenarios.jsonl").write_text("\n".join(lines) + "\n")
     assert (killed.finished, killed.unfinished) == (2, ["c"])
+
+
+@given(st.text())
+@example("so\x85 and\u2028 so\u2029 on")
+def test_a_scenario_is_one_line_whatever_went_wrong_in_it(problem: str) -> None:
+    with TemporaryDirectory() as folder:
+        line = TypeAdapter(dict[str, str]).dump_json({"id": "a", "outcome": "failed", "problem": problem}).decode()
+        (Path(folder) / "scenarios.jsonl").write_text(f"{line}\n")
+        assert [json.loads(each)["problem"] for each in journal_lines(Path(folder))] == [problem]
 
 
 def test_all_that_decides_what_a_run_does_is_in_its_digests(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """What a step's failure is: about what is tested, or about what the tests stand on."""
 
+import inspect
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -16,7 +17,13 @@ from temporalio.client import (
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
 )
-from temporalio.exceptions import ActivityError, ApplicationError, RetryState, TerminatedError
+from temporalio.exceptions import (
+    ActivityError,
+    ApplicationError,
+    RetryState,
+    TerminatedError,
+    WorkflowAlreadyStartedError,
+)
 from temporalio.service import RPCError, RPCStatusCode
 
 from tests.e2e import conftest
@@ -148,6 +155,35 @@ def test_a_session_that_was_undone_meanwhile_is_not_gone_on_with(portal: Blockin
     )
     with pytest.raises(InfrastructureError, match=words):
         taken_up(portal, StepsTaken(["001-1-a"], [], is_over=True))
+
+
+def test_a_session_that_cannot_be_taken_up_is_told_to_end(
+    portal: BlockingPortal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+
+    class Handle(BegunHandle):
+        async def signal(self, signal: object) -> None:
+            asked.append(signal)
+
+    async def over(*_: object, **__: object) -> Handle:
+        return Handle(StepsTaken([], [], is_over=True))
+
+    async def gone(*_: object, **__: object) -> Handle:
+        raise WorkflowAlreadyStartedError("run/feature/scenario", "Scenario")
+
+    scenario = SimpleNamespace(name="scenario", feature=SimpleNamespace(name="feature"))
+    request = SimpleNamespace(node=SimpleNamespace(stash={conftest.scenario_key: scenario}))
+    report, config = SimpleNamespace(was_begun=lambda _: True), SimpleNamespace(getoption=lambda _: "run")
+    monkeypatch.setattr(conftest, "session_id_of", lambda _: "run/feature/scenario")
+    sessions: list[conftest.Session] = []
+    fixture = inspect.unwrap(cast(Any, conftest.session))
+    for start in (gone, over):
+        temporal = SimpleNamespace(start_workflow=start)
+        with pytest.raises(InfrastructureError, match="undone before the run was resumed"):
+            next(fixture(request, portal, temporal, sessions, report, config))
+    assert asked == [Scenario.end]
+    assert len(sessions) == 1, "its end is waited for"
 
 
 def failed_update(cause: ApplicationError) -> WorkflowUpdateFailedError:

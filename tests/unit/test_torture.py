@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from clusters.supervisor.watch import CrashLoops
 from tests.unit.test_audit import event, line
+from virtflow.exit_codes import ExitCode
 from virtflow.journey_report import Journey
 from virtflow.torture.checks import left_on_machine, unlike_one_create
 from virtflow.torture.kills import Killed
@@ -230,6 +231,20 @@ def test_the_table_is_as_wide_as_it_must_be() -> None:
         "killed  times  back after  start  scale in       journeys",
         "etcd        1       5.0 s      1         1  1 of 2 failed",
     ]
+
+
+@pytest.mark.parametrize(
+    ("problems", "left", "code"),
+    [
+        ([], [], ExitCode.PASSED),
+        (["2 creates"], [], ExitCode.FAILED),
+        ([], ["Pod a/b"], ExitCode.LEFT_BEHIND),
+        (["2 creates"], ["Pod a/b"], ExitCode.FAILED),
+    ],
+)
+def test_what_was_wrong_decides_the_exit_code(problems: list[str], left: list[str], code: ExitCode) -> None:
+    result = Tortured([], [], problems, left, notes=["etcd died by itself: 1"])
+    assert result.code is code
 
 
 def test_the_report_has_the_seed_the_problems_and_all_of_it_raw(tmp_path: Path) -> None:

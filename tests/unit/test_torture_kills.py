@@ -129,6 +129,22 @@ async def test_a_test_runner_is_killed_in_its_scenario_and_its_run_resumed(
     assert runner.problems == ([] if resumes else [f"{RUNNER} ended with 1; {said} has what it said"])
 
 
+class ShortRunner(Runner):
+    """Its runs have passed before they can be killed."""
+
+    def command(self, *options: str) -> list[str]:
+        return [sys.executable, "-c", f"print({options!r})"]
+
+
+async def test_a_test_runner_that_has_ended_before_its_kill_is_told(small: SmallCluster, tmp_path: Path) -> None:
+    runner = ShortRunner(Settings(), tmp_path)
+    # Once it has ended nobody waits for words that it never said.
+    await carry_out(cast(LocalCluster, small), runner, [kill(1, RUNNER)], lambda _: None)
+    assert runner.notes == [f"{RUNNER} of e2e-1 had ended before its kill"]
+    assert runner.problems == []
+    assert "--resume" not in (tmp_path / "e2e-1" / "said.txt").read_text()
+
+
 async def test_what_has_a_runs_label_or_is_in_a_journeys_namespace_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     objects = [
         Found(PODS, {"name": "labelled", "namespace": "x", "labels": {RUN: "r"}}),

@@ -55,6 +55,24 @@ async def test_a_repeated_step_returns_the_first_result(client: Client, worker: 
 
 
 @pytest.mark.anyio
+async def test_a_repeated_step_that_failed_is_not_tried_again(client: Client, worker: Callable[..., Worker]) -> None:
+    world = World()
+    world.fails = "list_names"
+    said: list[str] = []
+    async with worker(*world.activities):
+        handle = await start(client)
+        for _ in range(2):
+            with pytest.raises(WorkflowUpdateFailedError) as failed:
+                await handle.execute_update(Scenario.list_virtual_machines, "tenant-a-1", id="001-step")
+            said.append(words_of(failed.value))
+            world.fails = ""
+        await handle.signal(Scenario.end)
+        await handle.result()
+    assert said[0] == said[1] != ""
+    assert len(world.calls) == 1
+
+
+@pytest.mark.anyio
 async def test_a_create_that_failed_is_undone_too(client: Client, worker: Callable[..., Worker]) -> None:
     world = World()
     world.fails = "create_tenant"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from clusters.local import LocalCluster
 from virtflow.errors import InfrastructureError, InputError
-from virtflow.exit_codes import ExitCode, worst
+from virtflow.exit_codes import ExitCode
 from virtflow.interrupts import undo
 from virtflow.kube import KubeClient
 from virtflow.run import keep_logs
@@ -58,14 +58,16 @@ def run_torture(
         with answering():
             result = asyncio.run(_torture(cluster, Runner(settings, report), run_id, plan, journeys))
     finally:
-        keep_logs(cluster, report / "logs")
-        undo(f"Taking down cluster {cluster.name}", cluster.down)
-        console.print(f"\nReport: {report}", markup=False)
+        try:
+            keep_logs(cluster, report / "logs")
+        finally:
+            undo(f"Taking down cluster {cluster.name}", cluster.down)
+            console.print(f"\nReport: {report}", markup=False)
     took = timedelta(seconds=time.monotonic() - began)
     result = replace(result, left=[*result.left, *left_on_machine(cluster.folder, ports)])
     write_result(report, result, seed, took)
     _print(result)
-    return worst([*([ExitCode.FAILED] if result.problems else []), *([ExitCode.LEFT_BEHIND] if result.left else [])])
+    return result.code
 
 
 def _victims(cluster: LocalCluster, only: Collection[str]) -> list[str]:
@@ -86,9 +88,8 @@ async def _torture(
         left = await left_in_cluster(kube, namespaces)
     problems, notes = unlike_one_create(endpoints.audit_log, namespaces)
     failed = [f"{each.journey.tenant} {each.journey.failure}" for each in journeys if each.journey.failure]
-    return Tortured(
-        killed, journeys, [*failed, *runner.problems, *problems], left, [*notes, *_deaths(cluster, killed)]
-    )
+    notes += [*runner.notes, *_deaths(cluster, killed)]
+    return Tortured(killed, journeys, [*failed, *runner.problems, *problems], left, notes)
 
 
 async def _kill_on_the_way(

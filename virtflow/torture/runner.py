@@ -4,6 +4,7 @@ user types them."""
 import asyncio
 import contextlib
 import os
+import signal
 import sys
 import time
 from asyncio.subprocess import Process
@@ -32,6 +33,7 @@ class Runner:
         self._folder = folder
         self._runs = 0
         self.problems: list[str] = []
+        self.notes: list[str] = []
 
     async def kill(self, pause: timedelta) -> tuple[datetime, timedelta]:
         """Begin a run, kill it so long after its scenario began, and resume it: when, and how long that took.
@@ -56,14 +58,16 @@ class Runner:
                 await asyncio.sleep(POLL.total_seconds())
             await asyncio.sleep(pause.total_seconds())
             at, began = datetime.now(UTC), time.monotonic()
-            is_under_way = run.returncode is None
-            if is_under_way:
+            with contextlib.suppress(ProcessLookupError):
                 run.kill()
             code = await run.wait()
-        if is_under_way:
+        # Not by whether it ran a moment before: one that has ended cannot be resumed.
+        if code == -signal.SIGKILL:
             (report,) = (folder / "reports").iterdir()
             async with self._running(folder, "--resume", report.name) as resumed:
                 code = await resumed.wait()
+        else:
+            self.notes.append(f"{RUNNER} of {folder.name} had ended before its kill")
         if code != 0:
             self.problems.append(f"{RUNNER} ended with {code}; {_said(folder)} has what it said")
         return at, timedelta(seconds=time.monotonic() - began)

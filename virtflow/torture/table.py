@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from virtflow.exit_codes import ExitCode, worst
 from virtflow.torture.kills import Killed
 from virtflow.torture.travel import EVIDENCE, Travelled
 from workflows.journey_models import JourneyPhase
@@ -37,6 +38,12 @@ class Tortured:
     left: list[str] = field(default_factory=list)
     """What was still there in the end: objects, processes, ports."""
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def code(self) -> ExitCode:
+        """That of the whole command."""
+        faults = {ExitCode.FAILED: self.problems, ExitCode.LEFT_BEHIND: self.left}
+        return worst([code for code, found in faults.items() if found])
 
 
 def rows_of(result: Tortured) -> list[list[str]]:
