@@ -211,7 +211,9 @@ class _Plugin:
 
     def blame_cluster(self) -> None:
         """A failure on a cluster whose components are not all there says nothing about what is tested."""
-        missing = [component.name for component in self.cluster.status() if component.state != "RUNNING"]
+        # The worker was started by this run: a short one ends before the supervisor has seen enough of it.
+        there = ("STARTING", "RUNNING")
+        missing = [component.name for component in self.cluster.status() if component.state not in there]
         if self.failures and missing:
             self.failures.append(ExitCode.INFRASTRUCTURE)
             names = ", ".join(missing)

@@ -40,7 +40,8 @@ class LocalCluster:
 
     def status(self):
         log = self.folder / "etcd.log"
-        return [ComponentStatus("etcd", "STOPPED", log)] if (self.folder / "stopped").exists() else []
+        etcd = "STOPPED" if (self.folder / "stopped").exists() else "RUNNING"
+        return [ComponentStatus("etcd", etcd, log), ComponentStatus("worker", "STARTING", log)]
 
     def down(self):
         print("down", flush=True)

@@ -48,6 +48,8 @@ def worker(client: Client) -> Callable[..., Worker]:
             activities=activities,
             workflow_failure_exception_types=[Exception],
             max_heartbeat_throttle_interval=timedelta(milliseconds=100),
+            # A machine that stalls for two seconds is no deadlock.
+            debug_mode=True,
         )
 
     return make

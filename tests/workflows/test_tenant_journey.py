@@ -43,9 +43,12 @@ async def travel(
 async def test_it_reads_like_the_diagram(client: Client, worker: Callable[..., Worker]) -> None:
     world = World()
     outcome = await travel(client, worker, world)
-    assert world.calls[:7] == [*MACHINE, *SCALING]
-    assert set(world.calls[7:9]) == {"run_load", "await_load"}
-    assert world.calls[9:] == [
+    # The load begins beside what waits for it.
+    assert world.calls.index("run_load") >= len(MACHINE + SCALING)
+    assert [call for call in world.calls if call != "run_load"] == [
+        *MACHINE,
+        *SCALING,
+        "await_load",
         "await_settled",
         "stop_load",
         "load ended",
