@@ -126,6 +126,10 @@ def has_condition(tenant: Tenant, name: str, kind: str) -> bool:
     return any(each["type"] == kind for each in instance.get("status", {}).get("conditions", []))
 
 
+RESTARTS = 10
+"""virt-controller, who is told first, may end the launcher before virt-api can; not every time."""
+
+
 async def writes(audit_log: Path, namespace: str, user: str, count: int) -> list[Object]:
     """The user's writes in the namespace, in order of arrival, once there are `count`."""
     with anyio.fail_after(PATIENCE.total_seconds()):
@@ -223,14 +227,18 @@ async def test_a_running_machine_is_restarted_by_a_stop_of_this_instance_and_a_s
     assert (refused.code, refused.body["reason"]) == (400, "BadRequest")
     started = await operator.put(MACHINES, "vm", "start")
     assert started.body["message"].endswith('"vm": VM is already running')
-    assert (await operator.put(MACHINES, "vm", "restart", forced)).code == 202
-    change, delete = await writes(audit_log, tenant.namespace, VIRT_API, 2)
+    uid, deletes = first["metadata"]["uid"], list[Object]()
+    for _ in range(RESTARTS):
+        before = _uid(tenant, "vm")
+        assert (await operator.put(MACHINES, "vm", "restart", forced)).code == 202
+        await tenant.until(lambda: _uid(tenant, "vm") not in (None, before) and phase(tenant, "vm") == "Running")  # noqa: B023
+        change, *others = await writes(audit_log, tenant.namespace, VIRT_API, 1)
+        if deletes := [each for each in others if each["verb"] == "delete"]:
+            break
     assert what(change) == ("patch", "kubevirt.io", f"{MACHINES}/status", 200)
-    uid = first["metadata"]["uid"]
     assert change["requestObject"][-1]["value"] == [{"action": "Stop", "uid": uid}, {"action": "Start"}]
-    assert (delete["verb"], delete["objectRef"]["resource"]) == ("delete", "pods")
-    assert delete["requestObject"]["gracePeriodSeconds"] == 1
-    await tenant.until(lambda: tenant.get(VMIS, "vm") not in (None, first) and _uid(tenant, "vm") != uid)
+    assert [each["objectRef"]["resource"] for each in deletes] == ["pods"]
+    assert deletes[0]["requestObject"]["gracePeriodSeconds"] == 1
 
 
 def _uid(tenant: Tenant, name: str) -> str | None:
